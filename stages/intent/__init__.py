@@ -1,0 +1,1 @@
+"""The task: row format, prompt, answer schema, catalog trie, metrics. Standard library only."""
