@@ -1,0 +1,1 @@
+"""The build system: pipeline, profiles, keys, artifacts, plans. Standard library and PyYAML only."""
