@@ -1,0 +1,46 @@
+"""The shipped model's shape, and how it is saved."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
+
+from stages.pretrain import tokenizer
+
+
+def build(vocabulary: int, hidden: int = 256, layers: int = 8) -> LlamaForCausalLM:
+    """A Llama with fresh weights; 7.34 M parameters with the 4,096-piece vocabulary.
+
+    Every width is a multiple of 256, the block of llama.cpp's K-quants.
+    """
+    config = LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=hidden,
+        intermediate_size=3 * hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=hidden // 32,
+        num_key_value_heads=hidden // 64,
+        head_dim=32,
+        max_position_embeddings=tokenizer.MAX_POSITIONS,
+        tie_word_embeddings=True,
+        rms_norm_eps=1e-5,
+        bos_token_id=tokenizer.BOS,
+        eos_token_id=tokenizer.EOS,
+        pad_token_id=tokenizer.PAD,
+        initializer_range=0.02,
+    )
+    return LlamaForCausalLM(config)
+
+
+def save(model: LlamaForCausalLM, folder: Path) -> None:
+    """Writes config.json, generation_config.json and bf16 model.safetensors into a folder."""
+    model.to(torch.bfloat16)
+    model.generation_config = GenerationConfig(
+        bos_token_id=tokenizer.BOS,
+        eos_token_id=tokenizer.EOS,
+        pad_token_id=tokenizer.PAD,
+        do_sample=False,
+    )
+    model.save_pretrained(folder, safe_serialization=True)
