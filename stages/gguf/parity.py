@@ -1,0 +1,137 @@
+"""The parity gate: does a file still give the answers of the model that it was made from?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from stages.core.errors import StageFailed
+from stages.intent.metrics import FIELDS, Score, rate, score
+from stages.intent.rows import Row, parse_answer
+
+_NAMED_ROWS = 20
+_FIELDS = ("action", "product", "quantity")
+
+
+@dataclass(frozen=True)
+class Parity:
+    """One model's answers beside the merged model's, on the same rows.
+
+    Attributes:
+        name: encoding of the model.
+        exact: its exact-match share.
+        drop: the merged model's exact-match share less its own.
+        agreement: share of rows on which each field, and the whole answer (`exact`), is the merged
+            model's, right or wrong.
+        lost: rows, counted from 1, that the merged model has right and this one has not.
+        gained: the reverse.
+    """
+
+    name: str
+    exact: float
+    drop: float
+    agreement: dict[str, dict[str, float | int]]
+    lost: tuple[int, ...]
+    gained: tuple[int, ...]
+
+    def to_record(self) -> dict[str, Any]:
+        """As parity.json has it."""
+        return {
+            "name": self.name,
+            "exact": self.exact,
+            "drop": self.drop,
+            "agreement": self.agreement,
+            "lost_rows": list(self.lost),
+            "gained_rows": list(self.gained),
+        }
+
+
+def compare(
+    name: str, rows: Sequence[Row], reference: Sequence[str], answers: Sequence[str]
+) -> Parity:
+    """Holds a model's answers (JSON texts) against the merged model's.
+
+    Args:
+        name: encoding of the model.
+        rows: the rows answered, in order.
+        reference: the merged model's answers.
+        answers: this model's answers.
+    """
+    expected = [score(row, text).exact for row, text in zip(rows, reference, strict=True)]
+    got = [score(row, text).exact for row, text in zip(rows, answers, strict=True)]
+    same = [_same_fields(*pair) for pair in zip(reference, answers, strict=True)]
+    numbered = list(enumerate(zip(expected, got, strict=True), 1))
+    return Parity(
+        name=name,
+        exact=sum(got) / len(rows),
+        drop=(sum(expected) - sum(got)) / len(rows),
+        agreement={field: rate(getattr(one, field) for one in same) for field in FIELDS},
+        lost=tuple(number for number, (was, now) in numbered if was and not now),
+        gained=tuple(number for number, (was, now) in numbered if now and not was),
+    )
+
+
+def _same_fields(reference: str, answer: str) -> Score:
+    """Which fields two answers share, as a score of one against the other."""
+    one, other = parse_answer(reference), parse_answer(answer)
+    equal = {field: getattr(one, field) == getattr(other, field) for field in _FIELDS}
+    return Score(valid=True, in_catalog=True, **equal)
+
+
+def gate(parity: Parity, accepted_drop: float, min_agreement: float) -> None:
+    """Refuses a file that fell too far behind.
+
+    Args:
+        parity: the comparison.
+        accepted_drop: largest accepted drop in exact match, as a share.
+        min_agreement: smallest accepted share of whole answers that are the merged model's.
+
+    Raises:
+        StageFailed: either bound is broken; the sentence names the rows.
+    """
+    merged = parity.exact + parity.drop
+    # A share of rows is a ratio of integers: the margin only absorbs its rounding.
+    if parity.drop > accepted_drop + 1e-9:
+        raise StageFailed(
+            f"parity gate: {parity.name} has {parity.exact:.1%} of the held-out rows exactly "
+            f"right, the merged model {merged:.1%}: a drop of {parity.drop:.1%}, more than the "
+            f"{accepted_drop:.1%} that the profile accepts; validation rows lost: "
+            f"{_named(parity.lost)}"
+        )
+    agreement = float(parity.agreement["exact"]["value"])
+    if agreement < min_agreement - 1e-9:
+        changed = sorted({*parity.lost, *parity.gained})
+        raise StageFailed(
+            f"parity gate: {parity.name} gives the merged model's answer on {agreement:.1%} of the "
+            f"held-out rows, less than the {min_agreement:.1%} that the profile asks for; "
+            f"validation rows whose score changed: {_named(changed)}"
+        )
+
+
+def _named(numbers: Sequence[int]) -> str:
+    shown = ", ".join(map(str, numbers[:_NAMED_ROWS])) or "none"
+    rest = len(numbers) - _NAMED_ROWS
+    return f"{shown} and {rest} more" if rest > 0 else shown
+
+
+def check_tokens(
+    what: str, texts: Sequence[str], reference: Sequence[Sequence[int]], ids: Sequence[Sequence[int]]
+) -> None:
+    """Refuses a file whose tokenizer reads a text differently from the merged model's.
+
+    Raises:
+        StageFailed: the first text that differs, and where.
+    """
+    for number, (text, one, other) in enumerate(zip(texts, reference, ids, strict=True), 1):
+        if list(one) == list(other):
+            continue
+        place = next(
+            (i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b),
+            min(len(one), len(other)),
+        )
+        raise StageFailed(
+            f"parity gate: the GGUF tokenizer reads {what} {number} differently from the merged "
+            f"model's at token {place} ({list(one[place : place + 4])} became "
+            f"{list(other[place : place + 4])}) in {text[:80]!r}"
+        )

@@ -1,0 +1,35 @@
+"""Finding the models in a folder that a stage or a user points at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from stages.core.errors import InputError
+from stages.runtime.gguf_file import read_header
+
+
+def transformers_folder(path: Path) -> Path:
+    """The folder with `config.json`: a train artifact's `merged/`, or the folder itself.
+
+    Raises:
+        InputError: neither holds a model.
+    """
+    for folder in (path / "merged", path):
+        if (folder / "config.json").is_file():
+            return folder
+    raise InputError(f"{path} holds no model: there is no config.json in it or in its merged/")
+
+
+def gguf_models(path: Path) -> list[Path]:
+    """The GGUF models of a folder, or the one that is given as a file; largest first.
+
+    Importance matrices and adapters are GGUF files too and are passed over.
+
+    Raises:
+        InputError: there is none, or a file is no sound GGUF.
+    """
+    files = [path] if path.is_file() else sorted(path.glob("*.gguf"))
+    models = [file for file in files if read_header(file).is_model]
+    if not models:
+        raise InputError(f"{path} holds no GGUF model")
+    return sorted(models, key=lambda file: (-file.stat().st_size, file.name))
