@@ -1,0 +1,1 @@
+"""The service: one GGUF model behind HTTP, answers constrained to the catalog."""

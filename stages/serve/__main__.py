@@ -1,0 +1,153 @@
+"""The service's command line: `python -m stages.serve --model MODEL.gguf`."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+import uvicorn
+
+from stages.core import hostinfo
+from stages.core.errors import CartwrightError, InputError
+from stages.intent.rows import MAX_CATALOG_LINES
+from stages.runtime.gguf_file import read_header
+from stages.serve.app import make_app
+from stages.serve.model import DEFAULT_CONTEXT_TOKENS, IntentModel, load
+from stages.serve.service import Service
+
+_MAX_CONNECTIONS = 2_000
+_IDLE_SEC = 30
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serves a model until SIGTERM or SIGINT.
+
+    Returns:
+        0 after a signal, when every accepted request is answered; 2 for wrong input, 1 for a bug.
+    """
+    options = _parse(arguments)
+    # Uvicorn repeats the signal that ended it; this handler makes that, and a signal before
+    # uvicorn listens to them, a plain exit.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _leave)
+    try:
+        if not read_header(options.model).is_model:
+            raise InputError(f"{options.model} is a GGUF file but holds no model")
+        return _serve(options, _listen(options.host, options.port))
+    except CartwrightError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        return error.exit_code
+
+
+def _leave(_signal: int, _frame: FrameType | None) -> None:
+    raise SystemExit(0)
+
+
+def _serve(options: argparse.Namespace, listener: socket.socket) -> int:
+    failures: list[BaseException] = []
+
+    def load_model() -> IntentModel:
+        model = load(
+            options.model, options.threads, options.context_tokens, options.max_catalog_lines
+        )
+        print(f"ready: {options.model.name}, {model.context_tokens:,} tokens", flush=True)
+        return model
+
+    def failed(error: BaseException) -> None:
+        failures.append(error)
+        server.should_exit = True
+
+    server = uvicorn.Server(
+        uvicorn.Config(
+            make_app(Service(load_model, options.queue, failed)),
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            limit_concurrency=_MAX_CONNECTIONS,
+            timeout_keep_alive=_IDLE_SEC,
+        )
+    )
+    print(f"listening on http://{options.host}:{options.port}", flush=True)
+    try:
+        server.run(sockets=[listener])
+    except SystemExit as leaving:
+        if not failures:
+            raise leaving
+    if not failures:
+        return 0
+    if isinstance(failures[0], CartwrightError):
+        raise failures[0]
+    traceback.print_exception(failures[0])
+    return 1
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A bound socket.
+
+    Raises:
+        InputError: The port is taken, or the address is not of this machine.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InputError(
+            f"cannot listen on {host}:{port} ({reason}): give another --host or --port"
+        ) from error
+    return listener
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m stages.serve", description="Answer intent requests over HTTP."
+    )
+    parser.add_argument("--model", type=Path, required=True, metavar="FILE", help="a .gguf model")
+    parser.add_argument("--host", default="0.0.0.0", help="address (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=8080, help="port (default: %(default)s)")
+    parser.add_argument(
+        "--threads", type=int, default=hostinfo.usable_cores(), help="default: the usable cores"
+    )
+    parser.add_argument(
+        "--max-catalog-lines",
+        type=int,
+        default=MAX_CATALOG_LINES,
+        metavar="N",
+        help="catalogs with more lines are refused (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--context-tokens",
+        type=int,
+        default=DEFAULT_CONTEXT_TOKENS,
+        metavar="N",
+        help="longest prompt and answer; bounds the memory (default: %(default)s, less if the "
+        "model was trained on less)",
+    )
+    parser.add_argument(
+        "--queue",
+        type=int,
+        default=64,
+        metavar="N",
+        help="requests that may wait; one more is refused with 429 (default: %(default)s)",
+    )
+    options = parser.parse_args(arguments)
+    for name in ("threads", "max_catalog_lines", "context_tokens", "queue"):
+        if getattr(options, name) < 1:
+            parser.error(f"--{name.replace('_', '-')} must be at least 1")
+    if not 1 <= options.port <= 65_535:
+        parser.error(f"--port must be from 1 to 65535, not {options.port}")
+    return options
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
