@@ -1,1 +1,1 @@
-"""The build system: pipeline, profiles, keys, artifacts, plans. Standard library and PyYAML only."""
+"""The build system: pipeline, profiles, keys, artifacts, plans. Only PyYAML from outside."""

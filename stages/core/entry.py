@@ -13,6 +13,7 @@ import argparse
 import errno
 import json
 import os
+import secrets
 import shutil
 import signal
 import sys
@@ -56,10 +57,11 @@ def main(
     """
     given = _parse(stage, arguments)
     out = Path(given.out)
-    temporary = out.parent / f"{artifact.TEMPORARY_PREFIX}{out.name}"
+    # No two attempts share it: what is left of a killed one must not end up in the next.
+    temporary = out.parent / f"{artifact.TEMPORARY_PREFIX}{out.name}-{secrets.token_hex(4)}"
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        _build(stage, params_type, run, given, out, temporary)
+        _build(stage, params_type, run, given, temporary)
     except _Terminated:
         _report("terminated")
         return EXIT_TERMINATED
@@ -102,10 +104,10 @@ def _build(
     params_type: type[T],
     run: Run[T],
     given: argparse.Namespace,
-    out: Path,
     temporary: Path,
 ) -> None:
     """Do the work in the temporary folder, then publish it."""
+    out = Path(given.out)
     values = params.build(
         params_type,
         _read_json(Path(given.params)),
@@ -116,8 +118,6 @@ def _build(
     caller = _read_json(Path(given.provenance)) if given.provenance else {}
     if out.exists():
         raise InputError(f"--out {out}: exists already; name a new folder or delete it")
-    # What an earlier, killed attempt left under the same name is rubbish by definition.
-    shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     started_at, started_sec = datetime.now().astimezone(), time.monotonic()
     metrics = run(values, inputs, temporary)
@@ -133,7 +133,7 @@ def _build(
         given=caller,
     )
     artifact.write_manifest(temporary, manifest)
-    os.rename(temporary, out)
+    temporary.rename(out)
     artifact.sync_folder(out.parent)
 
 

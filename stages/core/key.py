@@ -89,6 +89,7 @@ def local_environment() -> dict[str, str]:
 
 
 def recipe(
+    *,
     root: Path,
     dockerfile: Dockerfile,
     stage: Stage,

@@ -50,9 +50,9 @@ def build(params_type: type[T], values: Mapping[str, Any], locate: Locate) -> T:
     try:
         return params_type(**converted)
     except InputError as error:
-        name = _named_in(str(error), fields)
-        sentence = str(error).removeprefix(f"{name}: ").removeprefix(f"{name} ")
-        raise InputError(f"{locate(name)}: {sentence}") from None
+        culprit = _named_in(str(error), fields)
+        sentence = str(error).removeprefix(f"{culprit}: ").removeprefix(f"{culprit} ")
+        raise InputError(f"{locate(culprit)}: {sentence}") from None
 
 
 def _named_in(message: str, names: Mapping[str, Any]) -> str | None:
@@ -99,7 +99,7 @@ def _convert_union(value: Any, choices: tuple[Any, ...]) -> Any:
     raise problem
 
 
-_WORDS = {
+_WORDS: dict[Any, str] = {
     int: "a whole number",
     float: "a number",
     str: "a string",

@@ -52,7 +52,7 @@ class Pipeline:
     def upstream(self, name: str) -> list[str]:
         """A stage and all that it needs, in the order in which they run."""
         needed = {name}
-        for stage in reversed(self.stages.values()):
+        for stage in reversed(list(self.stages.values())):
             if stage.name in needed:
                 needed.update(stage.inputs.values())
         return [stage for stage in self.stages if stage in needed]

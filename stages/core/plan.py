@@ -50,11 +50,19 @@ class Step:
 class Planner:
     """Compares what the project asks for with what is in the artifacts folder."""
 
-    def __init__(self, root: Path, pipeline: Pipeline, profile: Profile, resolve: Resolve) -> None:
+    def __init__(
+        self,
+        *,
+        root: Path,
+        artifacts: Path,
+        pipeline: Pipeline,
+        profile: Profile,
+        resolve: Resolve,
+    ) -> None:
         self.root = root
         self.pipeline = pipeline
         self.profile = profile
-        self.artifacts = root / "artifacts"
+        self.artifacts = artifacts
         self._resolve = resolve
         self._dockerfile = dockerfile.read(root)
 
@@ -76,7 +84,15 @@ class Planner:
         params = self.profile.values[stage.name]
         manifests = {name: steps[producer].manifest for name, producer in stage.inputs.items()}
         inputs = {name: m["content_sha256"] for name, m in manifests.items() if m is not None}
-        recipe = key.recipe(self.root, self._dockerfile, stage, device, params, inputs, cache)
+        recipe = key.recipe(
+            root=self.root,
+            dockerfile=self._dockerfile,
+            stage=stage,
+            device=device,
+            params=params,
+            inputs=inputs,
+            cache=cache,
+        )
         waiting_for = [stage.inputs[name] for name, m in manifests.items() if m is None]
         full_key = None if waiting_for else key.key_of(recipe)
         folder = None if full_key is None else self.folder_of(stage, full_key)
@@ -86,7 +102,17 @@ class Planner:
             manifest = artifact.read_manifest(folder)
             reasons = artifact.damage(folder, manifest)
             if not reasons:
-                return Step(stage, device, "fresh", (), params, recipe, full_key, folder, manifest)
+                return Step(
+                    stage=stage,
+                    device=device,
+                    state="fresh",
+                    reasons=(),
+                    params=params,
+                    recipe=recipe,
+                    key=full_key,
+                    folder=folder,
+                    manifest=manifest,
+                )
         latest = manifest or latest_manifest(self.artifacts / self.profile.name / stage.name)
         if latest is not None:
             reasons += differences(latest.get("recipe") or {}, recipe)
@@ -95,7 +121,17 @@ class Planner:
         state: State = "waiting" if waiting_for else "missing" if latest is None else "stale"
         if state == "missing":
             reasons = ["never built in this profile"]
-        return Step(stage, device, state, tuple(reasons), params, recipe, full_key, folder, None)
+        return Step(
+            stage=stage,
+            device=device,
+            state=state,
+            reasons=tuple(reasons),
+            params=params,
+            recipe=recipe,
+            key=full_key,
+            folder=folder,
+            manifest=None,
+        )
 
 
 def latest_manifest(folder: Path) -> dict[str, Any] | None:
