@@ -26,11 +26,11 @@ class InputError(CartwrightError):
     exit_code = 2
 
 
-class MissingDependency(CartwrightError):  # noqa: N818
+class MissingDependency(CartwrightError):
     """A package that the requested stage imports is not installed here."""
 
     exit_code = 2
 
 
-class StageFailed(CartwrightError):  # noqa: N818
+class StageFailed(CartwrightError):
     """A stage ran to its end and its own check, such as the parity gate, rejected the result."""

@@ -109,7 +109,7 @@ _WORDS: dict[Any, str] = {
 
 
 def _shown(value: Any) -> str:
-    kind = {dict: "mapping", list: "list"}.get(type(value), type(value).__name__)
+    kind = "mapping" if isinstance(value, dict) else type(value).__name__
     return f"the {kind} {value!r}" if value is not None else "empty"
 
 

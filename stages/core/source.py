@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from stages.core import artifact
+
 _IMPORT = re.compile(
     r"^[ \t]*(?:from[ \t]+(stages[\w.]*)[ \t]+import[ \t]+(?:\(([^)]*)\)|([^\n#]*))"
     r"|import[ \t]+(stages[\w.]*))",
@@ -58,3 +60,14 @@ def _files_for(root: Path, module: str) -> Iterator[Path]:
     source = folder.with_name(f"{folder.name}.py")
     if source.is_file():
         yield source
+
+
+def hash_tree(root: Path, path: str) -> dict[str, str]:
+    """SHA-256 of every file at or below a path of the project, by its relative path."""
+    start = root / path
+    found = [start] if start.is_file() else sorted(start.rglob("*"))
+    return {
+        item.relative_to(root).as_posix(): artifact.hash_file(item)
+        for item in found
+        if item.is_file() and not _IGNORED & set(item.parts)
+    }
