@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -116,9 +116,18 @@ def _named(numbers: Sequence[int]) -> str:
 
 
 def check_tokens(
-    what: str, texts: Sequence[str], reference: Sequence[Sequence[int]], ids: Sequence[Sequence[int]]
+    what: str,
+    texts: Sequence[str],
+    reference: Iterable[Sequence[int]],
+    ids: Iterable[Sequence[int]],
 ) -> None:
     """Refuses a file whose tokenizer reads a text differently from the merged model's.
+
+    Args:
+        what: what a text is called in the sentence, before its number.
+        texts: the texts.
+        reference: their token ids by the merged model's tokenizer.
+        ids: their token ids by the file's tokenizer.
 
     Raises:
         StageFailed: the first text that differs, and where.

@@ -119,9 +119,7 @@ def _make_imatrix(rows: Sequence[Row], f16: Path, header: Header, threads: int) 
     text.unlink()
 
 
-def _quantize(
-    f16: Path, target: Path, encoding: str, threads: int, *, with_imatrix: bool
-) -> None:
+def _quantize(f16: Path, target: Path, encoding: str, threads: int, *, with_imatrix: bool) -> None:
     # The file records the matrix's path: a bare name keeps its bytes the same everywhere.
     weights = ["--imatrix", IMATRIX_FILE] if with_imatrix else []
     command = [QUANTIZE, *weights, f16.name, target.name, encoding, str(threads)]
@@ -152,6 +150,7 @@ def _check_parity(
     reference = _answers("merged", engine, held_out)
     del engine
     records = [parity.compare("merged", held_out, reference, reference).to_record()]
+    expected = records[0]["exact"]
     for encoding, path in files.items():
         engine = backend.gguf_engine(path, threads)
         parity.check_tokens(f"{path.name}, text", texts, expected_ids, map(engine.encode, texts))
@@ -159,9 +158,10 @@ def _check_parity(
             encoding, held_out, reference, _answers(encoding, engine, held_out)
         )
         engine.close()
+        agreed = compared.agreement["exact"]["value"]
         print(
-            f"parity {encoding}: {compared.exact:.1%} exact, merged {compared.exact + compared.drop:.1%},"
-            f" same answer on {compared.agreement['exact']['value']:.1%} of {len(held_out)} rows",
+            f"parity {encoding}: {compared.exact:.1%} exact, merged {expected:.1%}, "
+            f"same answer on {agreed:.1%} of {len(held_out)} rows",
             flush=True,
         )
         least = params.min_f16_agreement if encoding == "F16" else 0.0

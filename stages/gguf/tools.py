@@ -21,7 +21,7 @@ _TAIL_LINES = 12
 _PROGRESS_EVERY_SEC = 2.0
 
 
-def run_tool(label: str, command: Sequence[str | Path], folder: Path, progress: str) -> None:
+def run_tool(label: str, command: Sequence[object], folder: Path, progress: str) -> None:
     """Runs a program in a folder and waits for it.
 
     Args:
@@ -34,7 +34,7 @@ def run_tool(label: str, command: Sequence[str | Path], folder: Path, progress: 
         MissingDependency: the program is not installed here.
         StageFailed: it ended with an error; its last lines are in the sentence.
     """
-    program = Path(command[0])
+    program = Path(str(command[0]))
     if not program.is_file():
         raise MissingDependency(
             f"{program} is not here: run the stage in the converter image, which has llama.cpp"

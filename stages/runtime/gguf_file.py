@@ -21,7 +21,19 @@ _MAX_ENTRIES = 1 << 24
 _MAX_STRING_BYTES = 1 << 27
 
 # Value types of metadata by their number: struct formats; 8 is a string and 9 an array.
-_SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+_SCALARS = {
+    0: "B",
+    1: "b",
+    2: "H",
+    3: "h",
+    4: "I",
+    5: "i",
+    6: "f",
+    7: "?",
+    10: "Q",
+    11: "q",
+    12: "d",
+}
 _STRING, _ARRAY = 8, 9
 
 # Tensor types by their number: (elements, bytes) of one block.

@@ -8,6 +8,7 @@ last token.
 from __future__ import annotations
 
 import ctypes
+import functools
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +16,6 @@ from typing import Any
 
 import llama_cpp.llama_cpp as lib
 import numpy as np
-import numpy.typing as npt
 
 from stages.core.errors import InputError
 from stages.runtime.gguf_file import Header, read_header
@@ -32,16 +32,11 @@ def _keep_errors(level: int, text: bytes, _user_data: ctypes.c_void_p) -> None:
         _messages.append(text.decode("utf-8", errors="replace").strip())
 
 
-_started = False
-
-
+@functools.cache
 def _start() -> None:
     """Loads the CPU backend that suits this machine best, once for the process."""
-    global _started
-    if not _started:
-        lib.llama_log_set(_keep_errors, ctypes.c_void_p(0))
-        lib.llama_backend_init()
-        _started = True
+    lib.llama_log_set(_keep_errors, ctypes.c_void_p(0))
+    lib.llama_backend_init()
 
 
 class LlamaEngine:
@@ -150,11 +145,12 @@ class LlamaEngine:
                 return buffer.raw[:size_bytes].decode("utf-8", errors="replace")
             buffer = ctypes.create_string_buffer(-size_bytes)
 
-    def eval(self, tokens: Sequence[int], n_past: int) -> npt.NDArray[np.float32]:
+    def eval(self, tokens: Sequence[int], n_past: int) -> Sequence[float]:
         """Feeds tokens at position `n_past` in one pass; what stood there or later is dropped.
 
         Returns:
-            The logits after the last token, `(vocabulary,)`; valid until the next call.
+            The logits after the last token, a float32 array `(vocabulary,)` that is llama.cpp's
+            own memory: valid until the next call.
 
         Raises:
             InputError: the sequence is longer than the context.
@@ -178,10 +174,11 @@ class LlamaEngine:
         status = lib.llama_decode(self._context, batch)
         if status != 0:
             raise RuntimeError(f"llama_decode returned {status} for {count} tokens at {n_past}")
-        logits = lib.llama_get_logits_ith(self._context, -1)
-        return np.ctypeslib.as_array(logits, shape=(self._vocab_size,))
+        pointer = lib.llama_get_logits_ith(self._context, -1)
+        logits: Any = np.ctypeslib.as_array(pointer, shape=(self._vocab_size,))
+        return logits
 
-    def argmax(self, logits: npt.NDArray[np.float32]) -> int:
+    def argmax(self, logits: Sequence[float]) -> int:
         """The token with the highest logit."""
         return int(np.argmax(logits))
 

@@ -1,0 +1,131 @@
+"""A model against rows: `python -m stages.bench_cpu.evaluate --model GGUF --dataset FILE.jsonl`.
+
+Answers are decoded over each row's catalog, as they are served. Prints a table, or JSON with
+`--json`: `model`, `dataset`, `rows`, `summary` (as `intent.metrics.summarize`) and `worst` (wrong
+rows, those with the most wrong fields and the surest first).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from stages.core import hostinfo
+from stages.core.errors import CartwrightError, InputError
+from stages.intent.decode import constrained, prompt_tokens
+from stages.intent.metrics import FIELDS, Score, score, summarize
+from stages.intent.rows import Row, read_rows
+from stages.intent.trie import AnswerTrie
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Evaluates and prints; returns the exit code (2 for wrong input)."""
+    given = _parse(arguments)
+    try:
+        report = evaluate(given.model, given.dataset, given.threads, given.worst)
+    except CartwrightError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        return error.exit_code
+    print(json.dumps(report, indent=2, ensure_ascii=False) if given.json else table(report))
+    return 0
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m stages.bench_cpu.evaluate",
+        description="Exact match and accuracy per field and language of a GGUF model on rows.",
+    )
+    parser.add_argument("--model", type=Path, required=True, metavar="GGUF")
+    parser.add_argument("--dataset", type=Path, required=True, metavar="JSONL")
+    parser.add_argument("--threads", type=int, default=0, help="0 for all usable cores")
+    parser.add_argument("--worst", type=int, default=10, help="wrong rows to show")
+    parser.add_argument("--json", action="store_true", help="JSON instead of a table")
+    return parser.parse_args(arguments)
+
+
+def evaluate(model: Path, dataset: Path, threads: int, worst: int) -> dict[str, Any]:
+    """Answers every row of a dataset.
+
+    Args:
+        model: GGUF file.
+        dataset: JSONL file.
+        threads: 0 for all usable cores.
+        worst: how many wrong rows to list.
+
+    Raises:
+        InputError: the dataset is empty or has a bad row, or the file is no model that loads.
+    """
+    rows = read_rows(dataset)
+    from stages.runtime.llama import LlamaEngine
+
+    engine = LlamaEngine(model, threads=threads or hostinfo.usable_cores())
+    scores, wrong = [], []
+    for number, row in enumerate(rows, 1):
+        prompt = prompt_tokens(engine, row.catalog, row.message)
+        try:
+            trie = AnswerTrie(engine.encode, row.catalog)
+            decoded = constrained(engine, trie, prompt)
+        except (InputError, ValueError) as error:
+            raise InputError(f"{dataset}, row {number}: {error}") from error
+        scores.append(score(row, decoded.answer.to_json()))
+        if not scores[-1].exact:
+            wrong.append(
+                _mistake(number, row, decoded.answer.to_json(), scores[-1], decoded.probability)
+            )
+    engine.close()
+    wrong.sort(key=lambda one: (-len(one["wrong"]), -one["probability"]))
+    return {
+        "model": model.name,
+        "dataset": dataset.name,
+        "rows": len(rows),
+        "summary": summarize(rows, scores),
+        "worst": wrong[:worst],
+    }
+
+
+def _mistake(number: int, row: Row, text: str, got: Score, probability: float) -> dict[str, Any]:
+    return {
+        "row": number,
+        "language": row.language,
+        "message": row.message,
+        "expected": row.completion,
+        "got": text,
+        "wrong": [name for name in ("action", "product", "quantity") if not getattr(got, name)],
+        "probability": round(probability, 4),
+    }
+
+
+def table(report: dict[str, Any]) -> str:
+    """The report for people."""
+    summary = report["summary"]
+    lines = [
+        f"{report['model']} on {report['dataset']}, {report['rows']:,} rows",
+        "",
+        f"{'':<16}{'right':>8}  {'95 % interval':<18}{'rows':>7}",
+    ]
+    lines += [_line(name, summary[name]) for name in FIELDS]
+    lines += [_line(f"  {name}", one) for name, one in summary["by_language"].items()]
+    lines.append(
+        f"invalid JSON: {summary['invalid_json']}, "
+        f"invented products: {summary['invented_products']}"
+    )
+    if report["worst"]:
+        lines += ["", "Wrong, the worst first:"]
+    for one in report["worst"]:
+        lines.append(f"  row {one['row']} ({', '.join(one['wrong'])}): {one['message']!r}")
+        lines.append(f"    expected {one['expected']}")
+        lines.append(f"    got      {one['got']}  (probability {one['probability']:.2f})")
+    return "\n".join(lines)
+
+
+def _line(name: str, rate: dict[str, Any]) -> str:
+    interval = f"{rate['low']:.1%} to {rate['high']:.1%}"
+    return f"{name:<16}{rate['value']:>8.1%}  {interval:<18}{rate['n']:>7,}"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,90 @@
+"""What the variants get right. Nothing is timed here, so that one process a core may run."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from stages.bench_cpu.params import Params
+from stages.bench_cpu.process import Worker
+from stages.bench_cpu.variants import TRANSFORMERS, Variant
+from stages.core.hostinfo import memory_limit_bytes
+from stages.intent.metrics import Score, score, summarize
+from stages.intent.rows import Row
+
+_CHUNK_ROWS = 20
+_REPORT_EVERY_SEC = 3.0
+# Weights, their repacked copy, context, and an interpreter with its libraries.
+_FOOTPRINT_FACTOR = 2
+_FOOTPRINT_BYTES = 400 << 20
+
+Record = Callable[[dict[str, Any]], None]
+
+
+def plan(variants: Sequence[Variant], cores: int) -> tuple[int, int]:
+    """How many processes may run at once and the threads of each, given cores and memory."""
+    largest_bytes = max(variant.memory_bytes for variant in variants)
+    footprint_bytes = _FOOTPRINT_FACTOR * largest_bytes + _FOOTPRINT_BYTES
+    processes = max(1, min(cores, len(variants), memory_limit_bytes() // footprint_bytes))
+    return processes, max(1, cores // processes)
+
+
+def measure(
+    params: Params, variants: Sequence[Variant], rows: Sequence[Row], cores: int, record: Record
+) -> dict[str, dict[str, Any]]:
+    """Asks every variant, constrained and free.
+
+    Args:
+        params: how many rows.
+        variants: what to ask.
+        rows: the chosen rows; each variant answers the first part that is its own.
+        cores: cores to use.
+        record: takes each raw sample.
+
+    Returns:
+        By variant: `accuracy` and `free`, as `intent.metrics.summarize` gives them.
+    """
+    processes, threads = plan(variants, cores)
+    lock = threading.Lock()
+
+    def locked(sample: dict[str, Any]) -> None:
+        with lock:
+            record(sample)
+
+    def one(variant: Variant) -> dict[str, Any]:
+        own = rows[: params.hf_rows] if variant.engine == TRANSFORMERS else rows
+        with Worker(variant, threads, params.context_tokens) as worker:
+            free_rows = own[: params.free_rows]
+            return {
+                "accuracy": _answer(worker, own, "constrained", locked),
+                "free": _answer(worker, free_rows, "free", locked) if free_rows else None,
+            }
+
+    # The slowest first, so that no core waits for it at the end.
+    order = sorted(
+        variants, key=lambda variant: (variant.engine != TRANSFORMERS, -variant.size_bytes)
+    )
+    with ThreadPoolExecutor(processes) as pool:
+        results = dict(zip([v.name for v in order], pool.map(one, order), strict=True))
+    return {variant.name: results[variant.name] for variant in variants}
+
+
+def _answer(worker: Worker, rows: Sequence[Row], mode: str, record: Record) -> dict[str, Any]:
+    name, scores, shown_sec = worker.variant.name, list[Score](), time.monotonic()
+    for start in range(0, len(rows), _CHUNK_ROWS):
+        part = rows[start : start + _CHUNK_ROWS]
+        samples = worker.answer([row.to_json() for row in part], mode)
+        for index, (row, sample) in enumerate(zip(part, samples, strict=True), start):
+            scores.append(score(row, sample["text"]))
+            outcome = {**sample, "exact": scores[-1].exact}
+            record({"phase": "accuracy", "variant": name, "row": index, "mode": mode, **outcome})
+        if time.monotonic() - shown_sec >= _REPORT_EVERY_SEC:
+            shown_sec = time.monotonic()
+            exact = sum(one.exact for one in scores) / len(scores)
+            print(f"accuracy {name} {mode}: {len(scores)}/{len(rows)} {exact:.1%}", flush=True)
+    summary = summarize(rows, scores)
+    print(f"accuracy {name} {mode}: {summary['exact']['value']:.1%} of {len(rows)}", flush=True)
+    return summary

@@ -1,0 +1,136 @@
+"""How fast the variants are and what they take: one works at a time, in turns.
+
+Each variant has a process of its own that stays alive from round to round, so that a slow minute of
+the machine falls on all of them alike; models too large to be held together are loaded anew for
+each turn. One variant takes part twice, as if it were two: the difference is noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+from stages.bench_cpu import figures
+from stages.bench_cpu.dataset import cycle
+from stages.bench_cpu.params import Params
+from stages.bench_cpu.process import Worker
+from stages.bench_cpu.quality import Record
+from stages.bench_cpu.variants import LLAMA_CPP, Variant
+from stages.core.hostinfo import memory_limit_bytes
+from stages.intent.rows import Row
+
+_SPEED_TOKENS = 24
+# Free decoding and raw speed take this part of a round's rows each.
+_PART = 4
+_TWIN_PREFERENCE = "Q4_K_M"
+_FOOTPRINT_FACTOR = 2
+
+
+@dataclass
+class _Timed:
+    """One participant and what was measured of it."""
+
+    variant: Variant
+    label: str
+    worker: Worker | None = None
+    loaded: dict[str, Any] = field(default_factory=dict)
+    memory: dict[str, Any] = field(default_factory=dict)
+    constrained: list[list[float]] = field(default_factory=list)
+    free: list[float] = field(default_factory=list)
+    speed: list[dict[str, Any]] = field(default_factory=list)
+
+
+def measure(
+    params: Params, variants: Sequence[Variant], rows: Sequence[Row], threads: int, record: Record
+) -> tuple[dict[str, dict[str, Any]], dict[str, Any], dict[str, str]]:
+    """Times every variant.
+
+    Args:
+        params: rounds and rows.
+        variants: what to time.
+        rows: the chosen rows, used from the first on.
+        threads: threads of each engine.
+        record: takes each raw sample.
+
+    Returns:
+        By variant its speed and memory; the noise; the CPU backend that llama.cpp chose.
+    """
+    twin = _twin(variants)
+    participants = [_Timed(variant, variant.name) for variant in variants]
+    participants.append(_Timed(twin, f"{twin.name} (again)"))
+    held_bytes = sum(one.variant.memory_bytes for one in participants) * _FOOTPRINT_FACTOR
+    together = held_bytes < memory_limit_bytes() // 2
+    lines = [row.to_json() for row in rows]
+    with ExitStack() as stack:
+        for number in range(params.rounds):
+            # Every round starts with another variant, so that none always follows the same one.
+            shift = number % len(participants)
+            for one in participants[shift:] + participants[:shift]:
+                if one.worker is None:
+                    one.worker = stack.enter_context(
+                        Worker(one.variant, threads, params.context_tokens)
+                    )
+                    one.loaded = one.worker.loaded
+                    one.worker.answer(cycle(lines, 0, params.warmup), "constrained")
+                _take_turn(one, one.worker, params, lines, number, record)
+                one.memory = one.worker.memory()
+                if not together:
+                    one.worker.close()
+                    one.worker = None
+            print(_progress(number + 1, params.rounds, participants), flush=True)
+    first = next(one for one in participants if one.variant is twin)
+    noise = figures.noise(twin.name, first.constrained, participants[-1].constrained)
+    backend = participants[-1].loaded["backend"]
+    return {one.label: _summary(one) for one in participants[:-1]}, noise, backend
+
+
+def _twin(variants: Sequence[Variant]) -> Variant:
+    """The variant that is measured twice: the usual choice, or the smallest GGUF model."""
+    files = [variant for variant in variants if variant.engine == LLAMA_CPP]
+    return next((v for v in files if v.encoding == _TWIN_PREFERENCE), files[-1])
+
+
+def _take_turn(
+    one: _Timed, worker: Worker, params: Params, lines: Sequence[str], number: int, record: Record
+) -> None:
+    count, part = params.latency_rows, -(-params.latency_rows // _PART)
+    start = number * count
+    timed = worker.answer(cycle(lines, start, count), "constrained")
+    free = worker.answer(cycle(lines, start, part), "free")
+    speed = worker.speed(cycle(lines, start, part), _SPEED_TOKENS)
+    one.constrained.append([sample["sec"] for sample in timed])
+    one.free.extend(sample["sec"] for sample in free)
+    one.speed.extend(speed)
+    for mode, samples in (("constrained", timed), ("free", free), ("speed", speed)):
+        phase = "speed" if mode == "speed" else "latency"
+        for index, sample in enumerate(samples):
+            row = (start + index) % len(lines)
+            where = {"phase": phase, "variant": one.label, "round": number, "row": row}
+            record({**where, "mode": mode, **sample})
+
+
+def _progress(done: int, rounds: int, participants: Sequence[_Timed]) -> str:
+    middle = {
+        one.label: figures.percentile([s for part in one.constrained for s in part], 0.5)
+        for one in participants[:-1]
+    }
+    fastest = min(middle, key=middle.__getitem__)
+    return f"latency round {done}/{rounds}: fastest {fastest} {middle[fastest] * 1e3:.1f} ms"
+
+
+def _summary(one: _Timed) -> dict[str, Any]:
+    prompt_tokens = sum(sample["prompt_tokens"] for sample in one.speed)
+    decode_tokens = sum(sample["decode_tokens"] for sample in one.speed)
+    return {
+        "latency_sec": figures.latency([sec for part in one.constrained for sec in part]),
+        "latency_mode": "constrained",
+        "latency_free_sec": figures.latency(one.free),
+        "prompt_tokens_per_sec": prompt_tokens / sum(s["prompt_sec"] for s in one.speed),
+        "decode_tokens_per_sec": decode_tokens / sum(s["decode_sec"] for s in one.speed),
+        "load_sec": one.loaded["load_sec"],
+        "start_sec": one.loaded["start_sec"],
+        "before_load_rss_bytes": one.loaded["before_load_rss_bytes"],
+        **one.memory,
+    }
