@@ -1,0 +1,206 @@
+"""A whole run: plan, images, stages in order, all under the lock."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from stages.core import lock, pipeline, plan, profile
+from stages.core.errors import CartwrightError, InputError
+from stages.core.key import LOCAL
+from stages.core.pipeline import Stage
+from stages.core.plan import Planner, Step
+from stages.host import docker, images, runner, settings
+from stages.host.view import View, duration
+
+EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 143
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What the user asked for.
+
+    Attributes:
+        profile: Name or path of the profile.
+        until: Last stage to run, empty for all.
+        local: Run stages on the bare host.
+        device: `cpu` or `gpu` for every stage that can, empty to do as pipeline.yaml says.
+        wait: Wait for another run on the same artifacts.
+        settings: Overrides, `stage.parameter=value`.
+    """
+
+    profile: str
+    until: str = ""
+    local: bool = False
+    device: str = ""
+    wait: bool = True
+    settings: Sequence[str] = ()
+
+
+class Interrupted(CartwrightError):
+    """The user, or the system, ended the run."""
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__("interrupted; finished stages are kept, run again to go on")
+        self.exit_code = exit_code
+
+
+def make_planner(request: Request) -> tuple[Planner, list[str]]:
+    """The planner of a request and the names of its stages, in order.
+
+    Raises:
+        InputError: Pipeline, profile or request are wrong.
+    """
+    wiring = pipeline.load(settings.ROOT)
+    if request.device not in ("", "cpu", "gpu"):
+        raise InputError(f"--device must be cpu or gpu, not {request.device!r}")
+    if request.local and request.device:
+        raise InputError("--device chooses a container; leave it out with --local")
+    if request.until:
+        wiring.require(request.until)
+    numbers = profile.load(settings.ROOT, wiring, request.profile, request.settings)
+    names = wiring.upstream(request.until) if request.until else list(wiring.stages)
+    planner = Planner(
+        root=settings.ROOT,
+        artifacts=settings.artifacts(),
+        pipeline=wiring,
+        profile=numbers,
+        resolve=lambda stage: resolve_device(stage, request),
+    )
+    return planner, names
+
+
+def resolve_device(stage: Stage, request: Request) -> str:
+    """Where a stage runs.
+
+    Raises:
+        InputError: A GPU is asked for and Docker has none to give: never a quiet CPU run.
+    """
+    if request.local:
+        return LOCAL
+    wanted = request.device if request.device in stage.images else stage.device
+    if wanted == "auto":
+        return "gpu" if docker.has_gpu() else "cpu"
+    if wanted == "gpu" and not docker.has_gpu():
+        raise InputError(
+            f"{stage.name} asks for a GPU and Docker has no NVIDIA runtime here; install the "
+            "NVIDIA Container Toolkit (`invoke doctor` says more) or choose --device cpu"
+        )
+    return wanted
+
+
+def run(request: Request, view: View) -> list[Step]:
+    """Bring every stage of a request up to date.
+
+    Returns:
+        The steps, all fresh.
+
+    Raises:
+        InputError: Something in the request or in an input is wrong.
+        CartwrightError: A stage failed.
+    """
+    planner, names = make_planner(request)
+    with lock.hold(planner.artifacts, wait=request.wait, tell=view.say), _terminable():
+        steps = planner.plan(names)
+        if _first_to_run(steps) is None:
+            return steps
+        try:
+            return _bring_up_to_date(planner, names, steps, request, view)
+        except KeyboardInterrupt:
+            raise Interrupted(EXIT_INTERRUPTED) from None
+        finally:
+            view.end()
+
+
+def _bring_up_to_date(
+    planner: Planner, names: Sequence[str], steps: list[Step], request: Request, view: View
+) -> list[Step]:
+    for removed in runner.clean_up(planner.artifacts, with_docker=not request.local):
+        view.say(f"removed what an interrupted run had left: {removed}")
+    built = {} if request.local else _images_for(steps, view)
+    view.begin(names, _estimates_sec(planner, names))
+    for step in steps:
+        if step.state == "fresh":
+            view.state(step.stage.name, "fresh")
+    tried: set[str] = set()
+    while (step_ := _first_to_run(steps)) is not None:
+        name = step_.stage.name
+        if step_.key in tried:
+            raise CartwrightError(
+                f"{name} ran and its artifact is not complete: {', '.join(step_.reasons)}"
+            )
+        tried.add(str(step_.key))
+        view.state(name, "running", ", ".join(step_.reasons))
+        try:
+            runner.run_step(
+                step_,
+                _input_folders(step_, steps),
+                profile=planner.profile.name,
+                image=None if request.local else built[step_.stage.images[step_.device]],
+                on_line=lambda text, name=name: view.line(name, text),  # type: ignore[misc]
+            )
+        except (CartwrightError, KeyboardInterrupt):
+            view.state(name, "failed")
+            raise
+        view.state(name, "done")
+        steps = planner.plan(names)
+        for step in steps:
+            if step.state == "fresh" and step.key not in tried:
+                view.state(step.stage.name, "fresh")
+    return steps
+
+
+def _first_to_run(steps: Sequence[Step]) -> Step | None:
+    return next((step for step in steps if step.state != "fresh"), None)
+
+
+def _images_for(steps: Sequence[Step], view: View) -> dict[str, images.Image]:
+    """The images of all stages that will run, built where they are not current."""
+    needed = [step.stage.images[step.device] for step in steps if step.state != "fresh"]
+    return {image.name: image for image in images.ensure(list(dict.fromkeys(needed)), view)}
+
+
+def _input_folders(step: Step, steps: Sequence[Step]) -> dict[str, Path]:
+    folders = {other.stage.name: other.folder for other in steps}
+    found = {name: folders[producer] for name, producer in step.stage.inputs.items()}
+    return {name: folder for name, folder in found.items() if folder is not None}
+
+
+def _estimates_sec(planner: Planner, names: Sequence[str]) -> dict[str, float]:
+    """How long each stage took when it last ran in this profile."""
+    estimates = {}
+    for name in names:
+        manifest = plan.latest_manifest(planner.artifacts / planner.profile.name / name)
+        if manifest is not None:
+            estimates[name] = float(manifest["wall_sec"])
+    return estimates
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM ends a run as Ctrl-C does: containers are stopped, nothing half-written stays."""
+
+    def end(_signal: int, _frame: FrameType | None) -> NoReturn:
+        raise Interrupted(EXIT_TERMINATED)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def summary(steps: Sequence[Step]) -> list[tuple[str, str, str, str]]:
+    """Rows for the user: stage, state, duration of the stage's own run, folder or reasons."""
+    rows = []
+    for step in steps:
+        took = duration(float(step.manifest["wall_sec"])) if step.manifest else ""
+        place = str(step.folder) if step.state == "fresh" else "; ".join(step.reasons)
+        rows.append((step.stage.name, step.state, took, place))
+    return rows
