@@ -91,12 +91,13 @@ class HFEngine:
         """
         if not tokens:
             raise ValueError("eval needs at least one token")
-        if n_past > self._cache.get_seq_length():
-            raise ValueError(f"n_past is {n_past}: only {self._cache.get_seq_length()} were fed")
+        fed = int(self._cache.get_seq_length())
+        if n_past > fed:
+            raise ValueError(f"n_past is {n_past}: only {fed} tokens were fed")
         if n_past == 0:
             self._cache = DynamicCache()
-        elif n_past < self._cache.get_seq_length():
-            self._cache.crop(n_past)
+        elif n_past < fed:
+            self._cache.crop(n_past - fed)
         output = self.model(
             input_ids=torch.tensor([list(tokens)], device=self.model.device),
             past_key_values=self._cache,
