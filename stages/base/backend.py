@@ -1,4 +1,4 @@
-"""Fetching a model from the Hugging Face hub; the only code of the project that uses the network."""
+"""Fetching a model from the Hugging Face hub: the only code of the pipeline that downloads."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def fetch(repository: str, revision: str, patterns: Sequence[str], folder: Path)
         )
     except errors.GatedRepoError:
         raise InputError(
-            f"{named}: the model is gated and the token does not open it; accept its licence on the "
-            "hub and give a token of that account in HF_TOKEN"
+            f"{named}: the model is gated and the token does not open it; accept its licence on "
+            "the hub and give a token of that account in HF_TOKEN"
         ) from None
     except errors.RepositoryNotFoundError:
         raise InputError(

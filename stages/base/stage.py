@@ -14,7 +14,7 @@ from stages.core.errors import InputError
 
 SHIPPED = Path(__file__).with_name("shipped")
 PRETRAINING = "pretraining.json"
-"""How the shipped model was made: its own manifest, under a name that leaves the artifact's free."""
+"""How the shipped model was made: its own manifest, renamed because the artifact has one too."""
 
 
 def run(params: Params, inputs: Mapping[str, Path], out: Path) -> dict[str, Any]:

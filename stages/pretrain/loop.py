@@ -122,7 +122,7 @@ def on_device(
 
 
 def row_mask(documents: torch.Tensor) -> Any:
-    """The attention mask by which a token sees the earlier tokens of its own row, `(B, 1, T, T)`."""
+    """The mask by which a token sees the earlier tokens of its own row, `(B, 1, T, T)`."""
     width = documents.shape[1]
 
     def sees(b: torch.Tensor, _h: torch.Tensor, q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:

@@ -40,7 +40,7 @@ class Packed:
 
 
 def encode(processor: sentencepiece.SentencePieceProcessor, row: Row) -> tuple[list[int], int]:
-    """Token ids of a whole row, `[BOS] prompt answer [EOS]`, and how many of them the prompt has."""
+    """Token ids of a row, `[BOS] prompt answer [EOS]`, and how many of them the prompt has."""
     prompt = [BOS, *processor.encode(render(row.prompt))]
     return [*prompt, *processor.encode(row.completion), EOS], len(prompt)
 
@@ -89,7 +89,7 @@ def _fill(
 
 @dataclass(frozen=True)
 class Shard:
-    """One piece of the corpus, made by one process: its rows depend on the seed and number alone."""
+    """One piece of the corpus; its rows depend on the seed and the number alone."""
 
     seed: int
     number: int
