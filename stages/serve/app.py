@@ -57,6 +57,8 @@ class IntentResponse(BaseModel):
 
 
 class ErrorDetail(BaseModel):
+    """What was wrong."""
+
     message: str
     type: str
     param: str | None

@@ -1,0 +1,1 @@
+"""The report: which variant to use, why, and where it came from; built from metrics alone."""

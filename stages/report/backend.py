@@ -1,0 +1,326 @@
+"""Drawing and typesetting: the only file of this stage that imports matplotlib and jinja2.
+
+A plot is drawn with placeholder colours that CSS variables replace in the SVG, so that one drawing
+serves a light page, a dark one and paper. Text stays text. Each is drawn twice, for a wide page and
+for a phone, since an SVG that is scaled down takes its letters with it.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import jinja2
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+from stages.report import figures, labels
+
+mpl.use("svg")
+
+_SVG = "http://www.w3.org/2000/svg"
+_INK, _MUTED, _GRID, _ACCENT, _SERIES, _PAPER = (
+    "#010101", "#020202", "#030303", "#040404", "#050505", "#060606",
+)  # fmt: skip
+_COLOURS = {
+    _INK: "currentColor",
+    _MUTED: "var(--muted)",
+    _GRID: "var(--line)",
+    _ACCENT: "var(--accent)",
+    _SERIES: "var(--series)",
+    _PAPER: "var(--paper)",
+}
+_STYLE: Any = {
+    "svg.fonttype": "none",
+    "font.family": "DejaVu Sans",
+    "font.size": 8.5,
+    "text.color": _INK,
+    "axes.edgecolor": _GRID,
+    "axes.labelcolor": _MUTED,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.titlesize": 8.5,
+    "grid.color": _GRID,
+    "grid.linewidth": 0.6,
+    "xtick.color": _GRID,
+    "ytick.color": _GRID,
+    "xtick.labelcolor": _MUTED,
+    "ytick.labelcolor": _MUTED,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "savefig.facecolor": "none",
+}
+# Inches at 72 units an inch: the width in units is the width in CSS pixels at natural size.
+_SIZES = {"wide": (9.6, 4.4), "narrow": (4.75, 4.1)}
+_LOG_ABOVE_RATIO = 6.0
+
+Draw = Callable[[Figure, dict[str, str]], None]
+
+
+def plots(data: dict[str, Any]) -> dict[str, dict[str, str]]:
+    """Every plot as inline SVG: plot name to `wide` and `narrow`."""
+    points, curve = data["variants"], data["learning_curve"]
+    drawings: dict[str, tuple[str, Draw]] = {
+        "latency": (
+            "Exact match against median latency",
+            lambda figure, titles: _scatter(
+                figure, titles, points, "latency_p50_sec", "median latency", figures.seconds
+            ),
+        ),
+        "memory": (
+            "Exact match against peak memory",
+            lambda figure, titles: _scatter(
+                figure, titles, points, "peak_rss_bytes", "peak memory", figures.size
+            ),
+        ),
+        "size": ("Size on disk", lambda figure, titles: _bars(figure, titles, points)),
+    }
+    if curve:
+        drawings["curve"] = (
+            "Learning curve",
+            lambda figure, titles: _curve(figure, titles, curve),
+        )
+    return {
+        name: {kind: _svg(f"{name}-{kind}", label, draw, _SIZES[kind]) for kind in _SIZES}
+        for name, (label, draw) in drawings.items()
+    }
+
+
+def page(content: dict[str, Any]) -> str:
+    """The HTML page from the template beside this file; every value is escaped but the SVG."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        percent=figures.percent,
+        interval=figures.interval,
+        seconds=figures.seconds,
+        size=figures.size,
+        per_second=figures.per_second,
+    )
+    return environment.get_template("report.html.j2").render(**content)
+
+
+def _svg(name: str, label: str, draw: Draw, size: tuple[float, float]) -> str:
+    """Draws a figure; `draw` fills a mapping of element id to tooltip."""
+    titles: dict[str, str] = {}
+    with mpl.rc_context(_STYLE | {"svg.hashsalt": name}):
+        figure = Figure(figsize=size, dpi=72)
+        draw(figure, titles)
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return _inline(buffer.getvalue(), name, label, titles)
+
+
+def _inline(text: str, name: str, label: str, titles: dict[str, str]) -> str:
+    """Makes matplotlib's document an element of a page: scaled, described, coloured by CSS."""
+    ElementTree.register_namespace("", _SVG)
+    ElementTree.register_namespace("xlink", "http://www.w3.org/1999/xlink")
+    root = ElementTree.fromstring(text)
+    for child in list(root):
+        if child.tag.endswith("metadata"):
+            root.remove(child)
+    for key in ("width", "height"):
+        root.attrib.pop(key)
+    root.attrib |= {"role": "img", "aria-label": label}
+    for element in root.iter():
+        identifier = element.get("id")
+        if identifier in titles:
+            title = ElementTree.Element(f"{{{_SVG}}}title")
+            title.text = titles[identifier]
+            element.insert(0, title)
+        # Ids of one page are one namespace; only those that are referred to are kept.
+        if identifier and not re.fullmatch(r"[mp][0-9a-f]{10}", identifier):
+            del element.attrib["id"]
+    inline = ElementTree.tostring(root, encoding="unicode")
+    for colour, variable in _COLOURS.items():
+        inline = inline.replace(colour, variable)
+    return inline.replace("'DejaVu Sans'", "var(--font)")
+
+
+def _scatter(
+    figure: Figure,
+    titles: dict[str, str],
+    points: Sequence[dict[str, Any]],
+    key: str,
+    label: str,
+    spell: Callable[[float], str],
+) -> None:
+    """Exact match over a cost, with the 95 % interval as a bar; left and up is better."""
+    axes = figure.add_axes(_frame(figure, left=0.62, bottom=0.52))
+    values = [float(point[key]) for point in points]
+    _cost_axis(axes, values, spell)
+    for point, value in zip(points, values, strict=True):
+        colour = _ACCENT if point["recommended"] else _SERIES
+        baseline = point["engine"] != "llama.cpp"
+        axes.vlines(
+            value, 100 * point["exact_low"], 100 * point["exact_high"],
+            color=colour, linewidth=1.1, alpha=0.55, zorder=2,
+        )  # fmt: skip
+        identifier = f"point-{point['name']}"
+        axes.plot(
+            [value], [100 * point["exact"]], gid=identifier, zorder=3,
+            marker="D" if baseline else "o", markersize=8 if point["recommended"] else 6,
+            markerfacecolor=_PAPER if baseline else colour, markeredgecolor=colour,
+            markeredgewidth=1.4,
+        )  # fmt: skip
+        titles[identifier] = (
+            f"{point['name']}: {spell(value)}, {figures.percent(point['exact'])} exact match "
+            f"({point['exact_low'] * 100:.1f}–{point['exact_high'] * 100:.1f})"
+        )
+    _share_axis(axes, points)
+    axes.set_xlabel(f"{label}, less is better")
+    axes.set_title("exact match, %", loc="left", color=_MUTED)
+    labels.place(
+        axes,
+        [(value, 100 * point["exact"]) for point, value in zip(points, values, strict=True)],
+        [point["name"] for point in points],
+        [_ACCENT if point["recommended"] else _INK for point in points],
+        _MUTED,
+    )
+
+
+def _cost_axis(axes: Axes, values: Sequence[float], spell: Callable[[float], str]) -> None:
+    """The horizontal axis: linear, or logarithmic where the baseline would squeeze the rest."""
+    if max(values) / min(values) > _LOG_ABOVE_RATIO:
+        axes.set_xscale("log")
+        axes.set_xlim(min(values) / 1.5, max(values) * 1.9)
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.tick_params(axis="x", which="minor", length=0)
+    else:
+        margin = 0.12 * (max(values) - min(values)) or 0.5 * values[0]
+        axes.set_xlim(max(0.0, min(values) - margin), max(values) + 1.6 * margin)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _place: _tick(value, spell)))
+
+
+def _tick(value: float, spell: Callable[[float], str]) -> str:
+    """A tick's label without the zeros that a measured figure has."""
+    number, _, unit = spell(value).partition(" ")
+    if "." in number:
+        number = number.rstrip("0").rstrip(".")
+    return f"{number} {unit}"
+
+
+def _share_axis(axes: Axes, points: Sequence[dict[str, Any]]) -> None:
+    low = min(100 * point["exact_low"] for point in points)
+    high = max(100 * point["exact_high"] for point in points)
+    margin = max(0.06 * (high - low), 0.1)
+    axes.set_ylim(max(0.0, low - margin), min(100.0 + margin, high + margin))
+    axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
+    axes.tick_params(length=0)
+
+
+def _bars(figure: Figure, titles: dict[str, str], points: Sequence[dict[str, Any]]) -> None:
+    """Size of each variant, largest on top, with bits a weight."""
+    ordered = sorted(points, key=lambda point: point["size_bytes"])
+    axes = figure.add_axes(_frame(figure, left=1.25, bottom=0.3))
+    largest = max(point["size_bytes"] for point in ordered)
+    for row, point in enumerate(ordered):
+        identifier = f"bar-{point['name']}"
+        spelled = f"{figures.size(point['size_bytes'])} · {point['bits_per_weight']:.1f} bit"
+        axes.barh(
+            row, point["size_bytes"] / largest, height=0.62, gid=identifier,
+            color=_ACCENT if point["recommended"] else _SERIES,
+        )  # fmt: skip
+        axes.patches[-1].set_gid(identifier)
+        axes.annotate(
+            spelled, (point["size_bytes"] / largest, row), (5, 0), textcoords="offset points",
+            va="center", color=_ACCENT if point["recommended"] else _INK,
+        )  # fmt: skip
+        titles[identifier] = f"{point['name']}: {spelled}"
+    axes.set_yticks(range(len(ordered)), [point["name"] for point in ordered])
+    axes.tick_params(length=0, labelcolor=_INK)
+    axes.set_xlim(0, 1.28 if figure.get_figwidth() > 6 else 1.55)
+    axes.set_ylim(-0.6, len(ordered) - 0.4)
+    axes.xaxis.set_visible(False)
+    axes.grid(visible=False)
+    axes.spines["bottom"].set_visible(False)
+
+
+def _curve(figure: Figure, titles: dict[str, str], curve: Sequence[dict[str, Any]]) -> None:
+    """Loss above, exact match on the validation rows below, over the steps."""
+    evaluated = [one for one in curve if one.get("eval_exact_match") is not None]
+    left, bottom, width, height = _frame(figure, left=0.62, bottom=0.52)
+    panels = 2 if evaluated else 1
+    gap = 0.4 / figure.get_figheight()
+    each = (height - gap * (panels - 1)) / panels
+    upper = figure.add_axes((left, bottom + (each + gap) * (panels - 1), width, each))
+    drawn = [
+        _line(upper, titles, curve, "loss", "training", _SERIES, ""),
+        _line(upper, titles, curve, "eval_loss", "validation", _ACCENT, "o"),
+    ]
+    upper.set_title("loss, logarithmic", loc="left", color=_MUTED)
+    upper.set_yscale("log")
+    upper.yaxis.set_major_formatter(FuncFormatter(lambda value, _place: f"{value:g}"))
+    upper.yaxis.set_minor_formatter(NullFormatter())
+    upper.tick_params(length=0, which="both")
+    if all(drawn):
+        upper.legend(
+            frameon=False, loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0,
+            handlelength=1.4, columnspacing=1.2, borderpad=0.2,
+        )  # fmt: skip
+    last = upper
+    if evaluated:
+        upper.tick_params(labelbottom=False)
+        last = figure.add_axes((left, bottom, width, each), sharex=upper)
+        scaled = [one | {"share": 100 * one["eval_exact_match"]} for one in evaluated]
+        _line(last, titles, scaled, "share", "exact match", _ACCENT, "o")
+        last.set_title("exact match on validation rows, %", loc="left", color=_MUTED)
+        last.yaxis.set_major_locator(MaxNLocator(4))
+        last.set_ylim(top=101)
+        last.tick_params(length=0)
+    last.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    last.set_xlabel("step")
+
+
+def _line(
+    axes: Axes,
+    titles: dict[str, str],
+    curve: Sequence[dict[str, Any]],
+    key: str,
+    label: str,
+    colour: str,
+    marker: str,
+) -> bool:
+    """One series over the steps that have it; the points of a marked one have tooltips."""
+    known = [one for one in curve if one.get(key) is not None]
+    if not known:
+        return False
+    axes.plot(
+        [one["step"] for one in known], [one[key] for one in known],
+        color=colour, linewidth=1.5, label=label, marker=marker, markersize=3.5,
+    )  # fmt: skip
+    if marker:
+        for one in known:
+            identifier = f"step-{key}-{one['step']}"
+            axes.plot(
+                [one["step"]], [one[key]], marker="o", markersize=3.5, color=colour, gid=identifier
+            )
+            titles[identifier] = f"step {one['step']}: {label} {figures.significant(one[key])}"
+    return True
+
+
+def _frame(figure: Figure, left: float, bottom: float) -> tuple[float, float, float, float]:
+    """The axes' rectangle as shares of the figure, from margins in inches."""
+    width, height = figure.get_figwidth(), figure.get_figheight()
+    return (
+        left / width,
+        bottom / height,
+        1 - (left + 0.12) / width,
+        1 - (bottom + 0.3) / height,
+    )

@@ -1,0 +1,143 @@
+"""MODEL_CARD.md, by the conventions of the Hugging Face hub.
+
+Source: https://huggingface.co/docs/hub/model-cards, metadata with `model-index`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+from stages.report import figures, markdown
+from stages.report.params import Params
+from stages.report.recommend import accuracy_of
+from stages.report.schema import Report, Variant
+
+_BODY = """\
+# {name}
+
+Reads a shop's catalog and a shopper's message, and answers with one cart action as JSON:
+`{{"action": "remove", "product": "Ground Beef (500g pack)", "quantity": 4}}`.
+
+{sentence}
+
+## Intended use
+
+- One message, one catalog, one action (`add` or `remove`) on one product, one quantity.
+- Decoding over the token trie of the catalog, as Cartwright's service does it: the answer is then
+  valid JSON and its product a line of the catalog, always.
+- Input text: `Catalog:`, the lines, a blank line, `User:`, the message, a blank line, `Answer:`;
+  the answer follows on the next line.
+
+## Limits
+
+- It always answers. A message that asks for nothing, for two things or for a product that is not
+  in the catalog still gets an action: read the probability that comes with the answer, and ask back
+  when it is low.
+- Languages: {languages}. Others were not trained or measured.
+- It was measured on rows of the same generator that made its training rows (with templates and
+  products that training never saw), not on messages of real shoppers. Expect less on those.
+- Figures of speed and memory are of one machine: {machine}.
+
+## Training data
+
+The rows are made by this project's seeded generator; no text of a person and no other dataset is in
+them. {rows}
+
+## Results
+
+{variants}
+
+Exact match with the 95 % Wilson interval, answers constrained to the catalog; memory is the peak
+resident size of the process.
+
+{languages_table}
+{comparison}
+## Files
+
+{files}
+
+## How it was made
+
+{lineage}
+
+Run it again: `{rerun}`
+"""
+
+
+def render(report: Report, params: Params) -> str:
+    """The card: YAML front matter, then what a user has to know."""
+    front = yaml.safe_dump(
+        _front_matter(report, params), sort_keys=False, allow_unicode=True, width=100
+    )
+    comparison = report["comparison"]
+    body = _BODY.format(
+        name=params.model_name,
+        sentence=report["recommendation"]["sentence"],
+        languages=", ".join(params.languages),
+        machine=report["host"].get("cpu_model", "unknown"),
+        rows=_rows(report),
+        variants=markdown.variants_table(report["variants"]),
+        languages_table=markdown.languages_table(report["variants"]),
+        comparison=f"\n{markdown.comparison_sentence(comparison)}\n" if comparison else "",
+        files="\n".join(
+            f"- `{one['file']}` ({figures.size(one['size_bytes'])})"
+            + (f", SHA-256 `{one['sha256']}`" if one["sha256"] else "")
+            for one in report["variants"]
+            if one["file"]
+        ),
+        lineage=markdown.lineage_table(report["lineage"]),
+        rerun=report["rerun"][0],
+    )
+    return f"---\n{front}---\n\n{body}"
+
+
+def _front_matter(report: Report, params: Params) -> dict[str, Any]:
+    front: dict[str, Any] = {
+        "license": params.license,
+        "language": list(params.languages),
+        "pipeline_tag": "text-generation",
+        "library_name": "gguf",
+        "tags": ["gguf", "llama.cpp", "intent", "e-commerce", "cartwright"],
+    }
+    if params.base_model:
+        front["base_model"] = params.base_model
+        front["base_model_relation"] = "quantized"
+    front["model-index"] = [
+        {
+            "name": params.model_name,
+            "results": [_result(one) for one in report["variants"] if one["engine"] == "llama.cpp"],
+        }
+    ]
+    return front
+
+
+def _result(variant: Variant) -> dict[str, Any]:
+    accuracy = accuracy_of(variant)
+    metrics = [
+        {
+            "type": "exact_match" if key == "exact" else "accuracy",
+            "name": "Exact match" if key == "exact" else f"Accuracy of the {key}",
+            "value": round(accuracy[key]["value"], 6),
+        }
+        for key in ("exact", "action", "product", "quantity")
+    ]
+    return {
+        "task": {"type": "text-generation", "name": f"Shopping intent ({variant['name']})"},
+        "dataset": {
+            "type": "cartwright-intent",
+            "name": "Cartwright generated intents",
+            "split": "test",
+        },
+        "metrics": metrics,
+    }
+
+
+def _rows(report: Report) -> str:
+    """How many rows each split has, from the lineage's own statistics."""
+    step = next((one for one in report["lineage"] if one["stage"] == "data"), None)
+    if step is None:
+        return ""
+    seed = f"seed {step['seed']}, " if step["seed"] is not None else ""
+    return f"They come out the same for {seed}key `{markdown.short(step['key'])}`."

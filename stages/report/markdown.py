@@ -1,0 +1,285 @@
+"""report.md: the same content as the page, as text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from stages.report import figures
+from stages.report.recommend import accuracy_of
+from stages.report.schema import Comparison, LineageStep, Report, Variant
+
+
+def render(report: Report) -> str:
+    """The report as Markdown."""
+    recommendation = report["recommendation"]
+    parts = [
+        f"# {report['title']}",
+        f"**{recommendation['sentence']}**",
+        recommendation["reason"],
+        f"Rule: {recommendation['rule']}",
+        "## Variants",
+        variants_table(report["variants"]),
+        "Accuracy is exact match on the test rows, answers constrained to the catalog, with the "
+        "95 % Wilson interval. Latency is a whole request, tokenizing included. Memory is the peak "
+        "resident size of the variant's own process.",
+        "### Fields",
+        fields_table(report["variants"]),
+        "### Languages",
+        languages_table(report["variants"]),
+        "### Why, or why not",
+        _table(
+            ("Variant", "Accepted", "Why"),
+            (
+                (one["name"], "yes" if one["accepted"] else "no", one["why"])
+                for one in recommendation["verdicts"]
+            ),
+        ),
+    ]
+    free = free_table(report["variants"])
+    if free:
+        parts += [
+            "### Without the catalog's constraint",
+            "Plain greedy decoding of the same rows.",
+            free,
+        ]
+    if report["comparison"] is not None:
+        parts += ["## Beside the paper", comparison_sentence(report["comparison"])]
+    if report["parity"] is not None:
+        parts += ["## Parity", parity_table(report["parity"])]
+    if report["plots"]["learning_curve"]:
+        parts += ["## Learning curve", curve_table(report["plots"]["learning_curve"])]
+    parts += [
+        "## Lineage",
+        lineage_table(report["lineage"]),
+        "### Files",
+        _table(
+            ("File", "Size", "SHA-256"),
+            (
+                (f"`{one['file']}`", figures.size(one["size_bytes"]), f"`{one['sha256']}`")
+                for one in report["variants"]
+                if one["sha256"]
+            ),
+        ),
+        "## Host",
+        _table(("What", "Value"), host_rows(report)),
+        "## Run it again",
+        "```\n" + "\n".join(report["rerun"]) + "\n```",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def comparison_sentence(comparison: Comparison) -> str:
+    """The variant against the Hugging Face baseline, and what the paper reports."""
+    decode = comparison["decode_ratio"]
+    decoded = (
+        f", {figures.times(decode)} the decoded tokens per second" if decode is not None else ""
+    )
+    return (
+        f"{comparison['variant']} answers {figures.times(comparison['requests_ratio'])} the "
+        f"requests per second of {comparison['baseline']} on this host{decoded}, with "
+        f"{figures.change(comparison['memory_change'])} memory. The paper (arXiv 2510.21970) "
+        f"reports up to {comparison['paper_throughput_ratio']:.0f} times the throughput and "
+        f"{figures.change(comparison['paper_memory_change'])} memory, for a model of 1.24 billion "
+        "parameters on a Ryzen 7 5800HS against FP16: another model, another CPU and another "
+        "baseline."
+    )
+
+
+def variants_table(variants: Sequence[Variant]) -> str:
+    """One row a variant."""
+    return _table(
+        (
+            "Variant",
+            "Exact match",
+            "95 %",
+            "p50",
+            "p90",
+            "p99",
+            "prompt tok/s",
+            "decode tok/s",
+            "Memory",
+            "File",
+            "Bits/weight",
+            "Load",
+            "Invalid",
+            "Invented",
+        ),
+        (_variant_cells(one) for one in variants),
+    )
+
+
+def _variant_cells(variant: Variant) -> list[str]:
+    accuracy, latency = accuracy_of(variant), variant["latency_sec"]
+    name = f"**{variant['name']}**" if variant["recommended"] else variant["name"]
+    return [
+        name,
+        figures.percent(accuracy["exact"]["value"]),
+        figures.interval(accuracy["exact"]),
+        *(figures.seconds(latency[key]) for key in ("p50", "p90", "p99")),
+        figures.per_second(variant["prompt_tokens_per_sec"]),
+        figures.per_second(variant["decode_tokens_per_sec"]),
+        figures.size(variant["peak_rss_bytes"]),
+        figures.size(variant["size_bytes"]),
+        f"{variant['bits_per_weight']:.2f}",
+        figures.seconds(variant["load_sec"]),
+        str(accuracy["invalid_json"]),
+        str(accuracy["invented_products"]),
+    ]
+
+
+def fields_table(variants: Sequence[Variant]) -> str:
+    """Action, product and quantity apart."""
+    return _table(
+        ("Variant", "Action", "Product", "Quantity", "Rows"),
+        (
+            (
+                one["name"],
+                *(
+                    figures.percent(accuracy_of(one)[key]["value"])
+                    for key in ("action", "product", "quantity")
+                ),
+                f"{accuracy_of(one)['exact']['n']:,}",
+            )
+            for one in variants
+        ),
+    )
+
+
+def languages_of(variants: Sequence[Variant]) -> list[str]:
+    """Every language that a row had."""
+    return sorted({name for one in variants for name in accuracy_of(one)["by_language"]})
+
+
+def languages_table(variants: Sequence[Variant]) -> str:
+    """Exact match by language, with the interval."""
+    names = languages_of(variants)
+    return _table(
+        ("Variant", *(name.capitalize() for name in names)),
+        ((one["name"], *(_language_cell(one, name) for name in names)) for one in variants),
+    )
+
+
+def _language_cell(variant: Variant, language: str) -> str:
+    rate = accuracy_of(variant)["by_language"].get(language)
+    return "–" if rate is None else f"{figures.percent(rate['value'])} ({figures.interval(rate)})"
+
+
+def free_table(variants: Sequence[Variant]) -> str:
+    """What the constraint saves: the same rows without it; empty if not measured."""
+    rows = [
+        (
+            one["name"],
+            figures.percent(one["free"]["exact"]["value"]),
+            figures.interval(one["free"]["exact"]),
+            str(one["free"]["invalid_json"]),
+            str(one["free"]["invented_products"]),
+            f"{one['free']['exact']['n']:,}",
+        )
+        for one in variants
+        if one["free"] is not None
+    ]
+    head = ("Variant", "Exact match", "95 %", "Invalid JSON", "Invented products", "Rows")
+    return _table(head, rows) if rows else ""
+
+
+def parity_table(parity: Any) -> str:
+    """Agreement with the merged model."""
+    return (
+        _table(
+            ("Model", "Exact match", "Same answer as the merged model"),
+            (
+                (
+                    one["name"],
+                    figures.percent(one["exact"]),
+                    figures.percent(one["agreement"]["exact"]["value"]),
+                )
+                for one in parity["models"]
+            ),
+        )
+        + f"\n\nOn {parity['rows']} validation rows."
+    )
+
+
+def curve_table(curve: Sequence[dict[str, Any]]) -> str:
+    """The evaluated steps of training."""
+    return _table(
+        ("Step", "Loss", "Evaluation loss", "Evaluation exact match", "Elapsed"),
+        (
+            (
+                str(one["step"]),
+                _optional(one.get("loss"), "{:.4f}"),
+                _optional(one.get("eval_loss"), "{:.4f}"),
+                _optional(one.get("eval_exact_match"), "{:.1%}"),
+                _optional(one.get("elapsed_sec"), "{:.0f} s"),
+            )
+            for one in curve
+            if one.get("eval_loss") is not None or one.get("eval_exact_match") is not None
+        ),
+    )
+
+
+def _optional(value: float | None, form: str) -> str:
+    return "–" if value is None else form.format(value)
+
+
+def lineage_table(lineage: Sequence[LineageStep]) -> str:
+    """From the data to the measurements."""
+    return _table(
+        ("Stage", "Key", "Content", "Seed", "Started", "Took", "Peak memory"),
+        (
+            (
+                one["stage"],
+                f"`{short(one['key'])}`",
+                f"`{short(one['content_sha256'])}`",
+                "–" if one["seed"] is None else str(one["seed"]),
+                one["started_at"],
+                figures.seconds(one["wall_sec"]),
+                figures.size(one["peak_rss_bytes"]),
+            )
+            for one in lineage
+        ),
+    )
+
+
+def short(digest: str | None) -> str:
+    """A hash, shortened to what a person compares."""
+    return digest[:12] if digest else "–"
+
+
+def host_rows(report: Report) -> list[tuple[str, str]]:
+    """The machine, the noise and the settings as names and values."""
+    host, noise = report["host"], report["noise"]
+    rows = [("CPU", str(host.get("cpu_model", "–")))]
+    if host.get("usable_cores") is not None:
+        rows.append(("Usable cores", str(host["usable_cores"])))
+    if host.get("memory_limit_bytes"):
+        rows.append(("Memory", figures.size(host["memory_limit_bytes"])))
+    rows += [
+        (title, str(host[key]))
+        for key, title in (
+            ("kernel_backend", "llama.cpp backend"),
+            ("system", "System"),
+            ("kernel", "Kernel"),
+            ("python", "Python"),
+        )
+        if host.get(key)
+    ]
+    if noise:
+        rows.append(
+            ("Noise (A/A)", f"{noise['variant']} twice: {figures.percent(noise['relative'])}")
+        )
+    for key, value in report["settings"].items():
+        parts = value.items() if isinstance(value, dict) else ()
+        text = ", ".join(f"{name} {one}" for name, one in parts) if parts else str(value)
+        rows.append((key.replace("_", " ").capitalize(), text))
+    return rows
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
