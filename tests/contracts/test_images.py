@@ -1,0 +1,244 @@
+"""The Dockerfile, the locks and compose.yaml say the same, and every container is hardened."""
+
+import json
+import re
+import subprocess
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+IMAGES = {
+    "trainer": "trainer",
+    "trainer-cpu": "trainer",
+    "quantizer": "quantizer",
+    "quantizer-cpu": "quantizer",
+    "converter": "converter",
+    "bench": "bench",
+    "bench-gpu": "bench-gpu",
+    "serve": "serve",
+}
+"""Image to the folder of its requirements: a CPU and a CUDA flavour share one."""
+LOCKS_OF_NO_IMAGE = {"tools", "torch"}
+CPU_IMAGES = ("trainer-cpu", "quantizer-cpu", "converter", "bench", "serve")
+NETWORKED = {"base", "serve"}
+SERVE_MAX_BYTES = 350e6
+CPU_IMAGES_MAX_BYTES = 3.5e9
+
+DOCKERFILE = (ROOT / "images/Dockerfile").read_text()
+COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text())
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+LOCKS = sorted((ROOT / "images").glob("*/requirements.lock"))
+
+
+def image_of(service: dict[str, Any]) -> str:
+    """`${REGISTRY}/bench:${TAG}` -> `bench`."""
+    match = re.fullmatch(r"\$\{[^}]+\}/([a-z-]+):\$\{[^}]+\}", service["image"])
+    assert match, service["image"]
+    return match[1]
+
+
+def locked(folder: str) -> dict[str, str]:
+    """Package to version, as a lock pins them."""
+    text = (ROOT / "images" / folder / "requirements.lock").read_text()
+    return dict(re.findall(r"^([a-z0-9-]+)==([^ ;\\]+)", text, re.MULTILINE))
+
+
+def asked(folder: str) -> list[tuple[str, str]]:
+    """Package and pinned version ("" for none), as requirements.in asks for them."""
+    lines = (ROOT / "images" / folder / "requirements.in").read_text().splitlines()
+    found = [re.fullmatch(r"([a-z0-9-]+)(?:==([\w.]+))?", line) for line in lines if line[:1] != "#"]
+    assert all(found), lines
+    return [(match[1], match[2] or "") for match in found if match]
+
+
+def images_in_dockerfile() -> set[str]:
+    """The stages that end as an image: those that name the user they run as."""
+    stages = re.split(r"^FROM ", DOCKERFILE, flags=re.MULTILINE)[1:]
+    return {stage.split()[2] for stage in stages if re.search(r"^USER ", stage, re.MULTILINE)}
+
+
+def test_dockerfile_compose_and_requirements_name_the_same_images() -> None:
+    built = {service["build"]["target"] for service in SERVICES.values() if "build" in service}
+    assert images_in_dockerfile() == built == set(IMAGES)
+    assert {path.parent.name for path in LOCKS} == set(IMAGES.values()) | LOCKS_OF_NO_IMAGE
+
+
+def test_each_image_is_built_by_the_service_of_its_name() -> None:
+    for name, service in SERVICES.items():
+        if "build" in service:
+            assert name == service["build"]["target"] == image_of(service)
+            title = service["build"]["labels"]["org.opencontainers.image.title"]
+            assert title == f"cartwright/{name}"
+
+
+def test_each_service_runs_an_image_that_is_built_here() -> None:
+    assert {image_of(service) for service in SERVICES.values()} == set(IMAGES)
+
+
+def test_each_image_takes_the_lock_of_its_folder() -> None:
+    for image, folder in IMAGES.items():
+        stage = re.search(rf"^FROM \S+ AS {image}$(.*?)(?=^FROM |\Z)", DOCKERFILE, re.M | re.S)
+        assert stage
+        took = re.findall(r"images/([a-z-]+)/requirements.lock|from=([a-z-]+)-wheels", stage[1])
+        assert {first or second for first, second in took} == {folder}, image
+
+
+@pytest.mark.parametrize("lock", LOCKS, ids=lambda path: path.parent.name)
+def test_a_lock_pins_every_package_by_hash(lock: Path) -> None:
+    text = lock.read_text()
+    entries = re.split(r"\n(?=[a-z])", text.strip())
+    assert entries
+    for entry in entries:
+        assert re.match(r"[a-z0-9-]+==\S+", entry), entry
+        assert "--hash=sha256:" in entry, entry
+    assert "://" not in text
+    assert "index-url" not in text
+
+
+@pytest.mark.parametrize("folder", sorted({path.parent.name for path in LOCKS}))
+def test_a_lock_holds_what_its_requirements_ask_for(folder: str) -> None:
+    pins = locked(folder)
+    for package, version in asked(folder):
+        assert package in pins, f"{folder}: run images/lock, {package} is not in the lock"
+        assert version in ("", pins[package]), f"{folder}: run images/lock for {package}"
+
+
+def test_torch_is_pinned_in_the_dockerfile_alone() -> None:
+    for path in LOCKS:
+        assert not {"torch", "triton"} & set(locked(path.parent.name)), path
+    assert len(re.findall(r"^ARG TORCH_VERSION=", DOCKERFILE, re.MULTILINE)) == 1
+
+
+def test_images_over_the_torch_layer_agree_with_it() -> None:
+    shared = locked("torch")
+    for folder in set(IMAGES.values()) - {"serve"}:
+        for package, version in locked(folder).items():
+            assert shared.get(package, version) == version, f"{folder}: {package}"
+
+
+def test_a_version_is_written_once() -> None:
+    pins = [package for path in LOCKS for package, version in asked(path.parent.name) if version]
+    twice = [package for package, count in Counter(pins).items() if count > 1]
+    assert twice == []
+    arguments = re.findall(r"^ARG (\w+)=", DOCKERFILE, re.MULTILINE)
+    assert len(arguments) == len(set(arguments))
+    first_stage = DOCKERFILE.index("\nFROM ")
+    assert not re.search(r"^ARG \w+=", DOCKERFILE[first_stage:], re.MULTILINE)
+
+
+def test_nothing_floats() -> None:
+    compose = (ROOT / "compose.yaml").read_text()
+    assert ":latest" not in DOCKERFILE + compose
+    assert not re.search(r"^# *syntax=", DOCKERFILE, re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_service_is_hardened(name: str) -> None:
+    service = SERVICES[name]
+    assert service["user"] == "${CARTWRIGHT_UID:-65532}:${CARTWRIGHT_GID:-65532}"
+    assert service["read_only"] is True
+    assert service["init"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert "cap_add" not in service
+    assert "privileged" not in service
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["mem_limit"]
+    assert service["pids_limit"]
+    assert service["network_mode"] == ("bridge" if name in NETWORKED else "none")
+
+
+def test_only_what_asks_for_a_gpu_gets_one() -> None:
+    for name, service in SERVICES.items():
+        cuda = image_of(service) in {"trainer", "quantizer", "bench-gpu"}
+        assert ("deploy" in service) == cuda, name
+
+
+def test_secrets_reach_the_base_stage_alone() -> None:
+    holders = {name for name, service in SERVICES.items() if "secrets" in service}
+    assert holders == {"base"}
+
+
+def test_the_service_listens_on_this_machine_alone() -> None:
+    assert all(port.startswith("127.0.0.1:") for port in SERVICES["serve"]["ports"])
+    assert [name for name, service in SERVICES.items() if "ports" in service] == ["serve"]
+
+
+def test_each_stage_of_the_pipeline_has_its_service() -> None:
+    pipeline = yaml.safe_load((ROOT / "stages/pipeline.yaml").read_text())
+    for stage in pipeline["stages"]:
+        entrypoint = SERVICES[stage]["entrypoint"]
+        assert entrypoint == ["python3", "-m", f"stages.{stage.replace('-', '_')}"]
+
+
+# What follows looks at the images themselves.
+
+
+def inspect(image: str) -> dict[str, Any]:
+    name = f"cartwright/{image}:local"
+    shown = subprocess.run(
+        ["docker", "image", "inspect", name], capture_output=True, text=True, check=False
+    )
+    assert shown.returncode == 0, f"{name} is not built: run `invoke build {image}`"
+    found: dict[str, Any] = json.loads(shown.stdout)[0]
+    return found
+
+
+def layers(image: str) -> list[tuple[str, int]]:
+    """Digest and unpacked size (bytes) of each layer that has content."""
+    name = f"cartwright/{image}:local"
+    sizes = subprocess.run(
+        ["docker", "history", "--no-trunc", "--human=false", "--format={{.Size}}", name],
+        capture_output=True, text=True, check=True,
+    ).stdout.split()  # fmt: skip
+    digests = inspect(image)["RootFS"]["Layers"]
+    filled = [int(size) for size in reversed(sizes) if int(size)]
+    assert len(filled) <= len(digests)
+    return list(zip(digests, filled, strict=False))
+
+
+@pytest.mark.docker
+@pytest.mark.parametrize("image", CPU_IMAGES)
+def test_an_image_runs_as_nobody_and_says_where_it_is_from(image: str) -> None:
+    config = inspect(image)["Config"]
+    assert config["User"] == "65532:65532"
+    labels = config["Labels"]
+    assert labels["org.opencontainers.image.title"] == f"cartwright/{image}"
+    for key in ("revision", "version", "licenses"):
+        assert labels[f"org.opencontainers.image.{key}"]
+    assert labels["io.cartwright.fingerprint"]
+    assert not any("TOKEN" in entry or "CERT" in entry for entry in config["Env"])
+
+
+@pytest.mark.docker
+@pytest.mark.parametrize("image", CPU_IMAGES)
+def test_no_secret_is_left_in_an_image(image: str) -> None:
+    name = f"cartwright/{image}:local"
+    history = subprocess.run(
+        ["docker", "history", "--no-trunc", "--format={{.CreatedBy}}", name],
+        capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    assert "BEGIN CERTIFICATE" not in history
+    left = subprocess.run(
+        ["docker", "run", "--rm", "--network=none", "--entrypoint=find", name,
+         "/run/secrets", "/root/.cache", "/tmp", "/opt/tools", "/wheels", "-type", "f"],
+        capture_output=True, text=True, check=False,
+    ).stdout.split()  # fmt: skip
+    assert left == []
+
+
+@pytest.mark.docker
+def test_serve_is_small() -> None:
+    assert inspect("serve")["Size"] <= SERVE_MAX_BYTES
+    health = inspect("serve")["Config"]["Healthcheck"]
+    assert "/health" in health["Test"][-1]
+
+
+@pytest.mark.docker
+def test_all_cpu_images_fit_their_budget() -> None:
+    """Layers that images share are counted once, as they lie on disk."""
+    on_disk = {digest: size for image in CPU_IMAGES for digest, size in layers(image)}
+    assert sum(on_disk.values()) <= CPU_IMAGES_MAX_BYTES
