@@ -1,0 +1,1 @@
+"""Stage `data`: generates or imports rows, splits them, checks the splits for leaks."""

@@ -1,0 +1,170 @@
+"""Pre-training text for the shipped base model: shop text of the train side, in many styles.
+
+A base model has read a lot and answers in no fixed format. Three of four request texts here carry
+another cue than the task's and another notation than the task's JSON; fine-tuning then teaches the
+format. Nothing of validation or test is in it: no frame, no family of products.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from random import Random
+
+from stages.data.generate import DEFAULT_LANGUAGES, Noise, generate
+from stages.data.grammar import load
+from stages.data.products import compose, invented_name, shop_range
+from stages.intent.prompt import render
+from stages.intent.rows import Row
+
+# Of 100 texts, how many have the task's own cue, and how many are no request at all.
+TASK_PERCENT = 25
+OTHER_PERCENT = 8
+# Of the requests, how many have every brand in the catalog replaced by a word nobody has seen:
+# the model learns to copy, not to know names.
+INVENTED_PERCENT = 15
+
+
+def corpus(
+    seed: int,
+    count: int,
+    languages: Sequence[str] = DEFAULT_LANGUAGES,
+    catalog_lines: tuple[int, int] = (2, 24),
+) -> Iterator[tuple[str, str]]:
+    """Yields texts as pairs of what comes first and what follows it; the same seed, the same text.
+
+    A trainer feeds `[BOS] + encode(first) + encode(second) + [EOS]`.
+    """
+    rng = Random(f"corpus:{seed}")
+    rows = generate(seed, "train", count, languages, catalog_lines, Noise(misspelt=0.1))
+    for row in islice(rows, count):
+        dice = rng.random() * 100
+        if dice < OTHER_PERCENT:
+            yield _OTHERS[int(rng.random() * len(_OTHERS))](rng, row)
+            continue
+        if rng.random() * 100 < INVENTED_PERCENT:
+            row = _rebranded(rng, row)
+        if dice < OTHER_PERCENT + TASK_PERCENT:
+            yield render(row.prompt), row.completion
+        else:
+            cue, write = _STYLES[int(rng.random() * len(_STYLES))]
+            yield row.prompt + cue, write(row)
+
+
+def _rebranded(rng: Random, row: Row) -> Row:
+    """The row with one fresh invented word before every catalog line that is mentioned in full."""
+    product = row.answer.product
+    if product not in row.message:
+        return row
+    name = f"{invented_name(rng)} {product}"
+    if name in row.catalog:
+        return row
+    catalog = tuple(name if line == product else line for line in row.catalog)
+    answer = type(row.answer)(row.answer.action, name, row.answer.quantity)
+    return Row(catalog, row.message.replace(product, name), answer, row.language, row.extra)
+
+
+def _note(row: Row) -> str:
+    answer = row.answer
+    return f"{answer.action} {answer.quantity} × {answer.product}"
+
+
+def _order(row: Row) -> str:
+    answer = row.answer
+    return f'{{"intent": "{answer.action}", "item": "{answer.product}", "count": {answer.quantity}}}'
+
+
+def _yaml(row: Row) -> str:
+    answer = row.answer
+    return f"product: {answer.product}\naction: {answer.action}\nquantity: {answer.quantity}"
+
+
+def _cart(row: Row) -> str:
+    sign = "+" if row.answer.action == "add" else "-"
+    return f"{sign}{row.answer.quantity} {row.answer.product}"
+
+
+def _sentence(row: Row) -> str:
+    answer = row.answer
+    if answer.action == "add":
+        return f"The shopper adds {answer.quantity} of {answer.product}."
+    return f"The shopper removes {answer.quantity} of {answer.product}."
+
+
+def _call(row: Row) -> str:
+    answer = row.answer
+    return f'{answer.action}_item("{answer.product}", {answer.quantity})'
+
+
+def _table(row: Row) -> str:
+    return f"{row.answer.product} | {row.answer.quantity} | {row.answer.action}"
+
+
+_STYLES: tuple[tuple[str, Callable[[Row], str]], ...] = (
+    ("\n\nNote:\n", _note),
+    ("\n\nOrder:\n", _order),
+    ("\n\nYAML:\n", _yaml),
+    ("\n\nCart:\n", _cart),
+    ("\n\nSummary:\n", _sentence),
+    ("\n\nCall:\n", _call),
+    ("\n\nTable:\n", _table),
+    ("\n\nProduct:\n", lambda row: row.answer.product),
+    ("\n\nQuantity:\n", lambda row: str(row.answer.quantity)),
+    ("\n\nAction:\n", lambda row: row.answer.action),
+)
+
+
+def _shelf(rng: Random, row: Row) -> tuple[str, str]:
+    """A department and some of its goods."""
+    shop = shop_range("train").products
+    family = shop[int(rng.random() * len(shop))]
+    names = [family[int(rng.random() * len(family))].name for _ in range(6)]
+    return f"Department: {family[0].department}\n", "\n".join(dict.fromkeys(names))
+
+
+def _spelled(rng: Random, row: Row) -> tuple[str, str]:
+    """Numbers in words, and their digits."""
+    numbers = load(row.language or "english").numbers
+    chosen = [1 + int(rng.random() * len(numbers)) for _ in range(6)]
+    words = [numbers[n][int(rng.random() * len(numbers[n]))] for n in chosen]
+    return "Numbers:\n" + ", ".join(words) + "\n\nDigits:\n", ", ".join(map(str, chosen))
+
+
+def _counted(rng: Random, row: Row) -> tuple[str, str]:
+    return "Catalog:\n" + "\n".join(row.catalog) + "\n\nLines:\n", str(len(row.catalog))
+
+
+def _listing(rng: Random, row: Row) -> tuple[str, str]:
+    """A catalog said again line by line, numbered."""
+    lines = "\n".join(f"{number}. {line}" for number, line in enumerate(row.catalog, 1))
+    return "Catalog:\n" + "\n".join(row.catalog) + "\n\nNumbered:\n", lines
+
+
+def _meant(rng: Random, row: Row) -> tuple[str, str]:
+    """A line of the catalog in lower case, and the line."""
+    line = row.catalog[int(rng.random() * len(row.catalog))]
+    first = "Catalog:\n" + "\n".join(row.catalog) + f"\n\nWhich product: {line.lower()}\n"
+    return first, line
+
+
+def _new(rng: Random, row: Row) -> tuple[str, str]:
+    """A new brand's range."""
+    shop = shop_range("train").products
+    brand = invented_name(rng)
+    goods = [shop[int(rng.random() * len(shop))] for _ in range(5)]
+    lines = [
+        compose(brand, one.variant, one.family, one.size)
+        for family in goods
+        for one in (family[int(rng.random() * len(family))],)
+    ]
+    return f"New from {brand}:\n", "\n".join(lines)
+
+
+_OTHERS: tuple[Callable[[Random, Row], tuple[str, str]], ...] = (
+    _shelf,
+    _spelled,
+    _counted,
+    _listing,
+    _meant,
+    _new,
+)

@@ -1,0 +1,394 @@
+"""The generator: catalogs, messages and their one right answer, from a seed."""
+
+from __future__ import annotations
+
+from bisect import bisect
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from random import Random
+from typing import Any, TypeVar
+
+from stages.data.grammar import Language, Wording, load
+from stages.data.noise import mistype, strip_diacritics, strip_marks
+from stages.data.products import Product, Range, name_words, shop_range
+from stages.intent.rows import ACTIONS, Answer, Row
+
+T = TypeVar("T")
+
+DEFAULT_LANGUAGES = ("english", "croatian", "spanish")
+
+# Shares of the forms, in order; they need not sum to 1.
+_QUANTITY_FORMS = {"digits": 34, "word": 20, "multiplier": 12, "omitted": 20, "idiom": 7, "corrected": 7}
+_MENTIONS = {"full": 48, "lower": 13, "no_size": 13, "partial": 13, "noun": 13}
+_REGISTERS = {"curt": 15, "plain": 25, "polite": 15, "chatty": 17, "indirect": 11, "question": 17}
+
+
+@dataclass(frozen=True)
+class Noise:
+    """How messy messages are: the share of messages with each fault.
+
+    Attributes:
+        typo: one or two keyboard slips in the text around the product.
+        misspelt: a slip inside the product's name, where it stays recognizable.
+        diacritics: letters like "č" or "ñ" written plain throughout.
+        punctuation: no sentence punctuation.
+        lower_case: no capital at the start.
+    """
+
+    typo: float = 0.14
+    misspelt: float = 0.08
+    diacritics: float = 0.3
+    punctuation: float = 0.25
+    lower_case: float = 0.4
+
+
+class _Weighted:
+    """Draws a key of a weight table."""
+
+    def __init__(self, table: dict[str, int]) -> None:
+        self.keys = tuple(table)
+        self.sums = tuple(accumulate(table.values()))
+
+    def draw(self, rng: Random) -> str:
+        return self.keys[bisect(self.sums, rng.random() * self.sums[-1])]
+
+
+_FORM, _MENTION = _Weighted(_QUANTITY_FORMS), _Weighted(_MENTIONS)
+# Drawing among forms that spell a quantity out.
+_EXPLICIT = _Weighted({k: v for k, v in _QUANTITY_FORMS.items() if k != "omitted"})
+_ALONE = _Weighted({"digits": 45, "word": 35, "idiom": 8, "corrected": 12})
+_QUANTITIES = _Weighted(
+    {str(n): w for n, w in zip(range(1, 13), (12, 18, 16, 12, 10, 8, 5, 5, 4, 6, 2, 5), strict=True)}
+    | {"tail": 14, "hundreds": 3}
+)
+
+
+def generate(
+    seed: int,
+    split: str,
+    count: int,
+    languages: Sequence[str] = DEFAULT_LANGUAGES,
+    catalog_lines: tuple[int, int] = (5, 20),
+    noise: Noise = Noise(),  # noqa: B008  (frozen)
+) -> Iterator[Row]:
+    """Yields rows of a split; the same arguments give the same rows.
+
+    Messages use frames, and products families, of this split alone: train never sees what
+    validation and test hold. Languages take turns.
+
+    Args:
+        split: `train`, `validation` or `test`.
+        catalog_lines: fewest and most lines of a catalog.
+    """
+    rng = Random(f"{seed}:{split}")
+    shops = Shops(split, catalog_lines)
+    writers = [Writer(load(name), split, noise) for name in languages]
+    for index in range(count):
+        catalog, target, near_miss = shops.draw(rng)
+        yield writers[index % len(writers)].write(rng, catalog, target, near_miss)
+
+
+class Shops:
+    """Draws catalogs: lines of a few departments, with deliberate near-misses."""
+
+    def __init__(self, split: str, catalog_lines: tuple[int, int]) -> None:
+        self._own = shop_range(split)
+        # Held-out families are few: what else is in their shops is train's, the target never is.
+        self._others: list[Range] = [self._own]
+        if split != "train":
+            self._others.append(shop_range("train"))
+        self._fewest, self._most = catalog_lines
+
+    def draw(self, rng: Random) -> tuple[list[Product], Product, bool]:
+        """A catalog, the product that the message will be about, and whether it has a double."""
+        random = rng.random
+        lines = self._fewest + int(random() * (self._most - self._fewest + 1))
+        own = self._own.products
+        target = _pick(rng, _pick(rng, own))
+        chosen = {target.name: target}
+        near_miss = random() < 0.5
+        if near_miss:
+            family = own[self._own.families.index(target.family)]
+            siblings = 1 + int(random() * 3)
+            for _ in range(20):
+                if len(chosen) > siblings or len(chosen) >= lines:
+                    break
+                other = _pick(rng, family)
+                same = (other.variant == target.variant) + (other.size == target.size)
+                if same + (other.brand == target.brand) >= 2 or random() < 0.1:
+                    chosen[other.name] = other
+        while len(chosen) < lines:
+            shelf = _pick(rng, _pick(rng, self._others).products)
+            if shelf[0].family == target.family and not near_miss:
+                continue
+            product = _pick(rng, shelf)
+            chosen[product.name] = product
+            if random() < 0.25 and len(chosen) < lines:
+                product = _pick(rng, shelf)
+                chosen[product.name] = product
+        catalog = list(chosen.values())
+        rng.shuffle(catalog)
+        return catalog, target, near_miss
+
+
+class Writer:
+    """Writes messages of one language and split."""
+
+    def __init__(self, language: Language, split: str, noise: Noise) -> None:
+        self._language = language
+        self._noise = noise
+        self._frames = {}
+        for action in ACTIONS:
+            groups = language.frames[split][action]
+            sums = tuple(accumulate(_REGISTERS[group[0].register] for group in groups))
+            self._frames[action] = (groups, sums)
+
+    def write(
+        self, rng: Random, catalog: Sequence[Product], target: Product, near_miss: bool
+    ) -> Row:
+        """A message about `target` and its answer."""
+        random, language, noise = rng.random, self._language, self._noise
+        action = ACTIONS[random() < 0.45]
+        groups, sums = self._frames[action]
+        frame = _pick(rng, groups[bisect(sums, random() * sums[-1])])
+        wording = _pick(rng, frame.wordings)
+        slots = wording[1::2]
+
+        form, quantity = self._quantity(rng, slots)
+        mention, kind = self._mention(rng, catalog, target, quantity)
+        values = {"p": mention}
+        if "o" in slots:
+            values["o"] = _pick(rng, [line for line in catalog if line is not target]).name
+        if "qp" in slots or "qx" in slots:
+            values["qp"] = values["qx"] = self._phrase(rng, form, quantity, mention)
+        if "q" in slots:
+            values["q"] = self._amount(rng, form, quantity)
+
+        parts = self._around(rng, action, wording, form)
+        text, faults = self._spell(rng, parts, values)
+        slice_: dict[str, Any] = {
+            "register": frame.register,
+            "quantity_form": form,
+            "mention": kind,
+            "noise": faults,
+            "near_miss": near_miss,
+        }
+        return Row(
+            tuple(line.name for line in catalog),
+            text,
+            Answer(action, target.name, quantity),
+            language.name,
+            {"template": frame.id, "slice": slice_},
+        )
+
+    def _quantity(self, rng: Random, slots: Sequence[str]) -> tuple[str, int]:
+        """How the quantity is given, and the quantity."""
+        if "q" in slots:
+            form = _ALONE.draw(rng)
+        elif "qp" in slots:
+            form = _FORM.draw(rng)
+        elif "qx" in slots:
+            form = _EXPLICIT.draw(rng)
+        else:
+            form = "omitted"
+        if form == "omitted":
+            return form, 1
+        if form == "idiom":
+            table = self._language.idioms_alone if "q" in slots else self._language.idioms
+            return form, _pick(rng, tuple(table))
+        drawn = _QUANTITIES.draw(rng)
+        if drawn == "tail":
+            quantity = 13 + int(rng.random() * 88)
+        elif drawn == "hundreds":
+            quantity = 101 + int(rng.random() * 899)
+        else:
+            quantity = int(drawn)
+        if quantity > 100 and form == "word":
+            form = "digits"
+        return form, quantity
+
+    def _number(self, rng: Random, quantity: int, as_word: bool) -> str:
+        if as_word and quantity in self._language.numbers:
+            return _pick(rng, self._language.numbers[quantity])
+        return str(quantity)
+
+    def _corrected(self, rng: Random, quantity: int) -> str:
+        wrong = quantity
+        while wrong == quantity:
+            wrong = max(2, quantity + int(rng.random() * 7) - 3)
+        as_word = rng.random() < 0.5
+        values = {
+            "a": self._number(rng, wrong, as_word),
+            "b": self._number(rng, quantity, as_word),
+        }
+        return _fill(_pick(rng, self._language.corrections), values)
+
+    def _amount(self, rng: Random, form: str, quantity: int) -> str:
+        if form == "corrected":
+            return self._corrected(rng, quantity)
+        if form == "idiom":
+            return _pick(rng, self._language.idioms_alone[quantity])
+        return self._number(rng, quantity, form == "word")
+
+    def _phrase(self, rng: Random, form: str, quantity: int, mention: str) -> str:
+        language = self._language
+        if form == "corrected":
+            return f"{self._corrected(rng, quantity)} {mention}"
+        if form == "idiom":
+            number = _pick(rng, language.idioms[quantity])
+        else:
+            if quantity == 1 and form in ("word", "digits"):
+                form = "one"
+            number = self._number(rng, quantity, form == "word")
+        return _fill(_pick(rng, language.phrases[form]), {"n": number, "p": mention})
+
+    def _mention(
+        self, rng: Random, catalog: Sequence[Product], target: Product, quantity: int
+    ) -> tuple[str, str]:
+        """The product's name as the shopper writes it, clear in this catalog."""
+        kind = _MENTION.draw(rng)
+        text = target.name
+        if kind == "lower":
+            text = text.lower()
+        elif kind != "full":
+            text = _shorter(rng, kind, target)
+            words = name_words(text)
+            if any(words <= line.words for line in catalog if line is not target):
+                kind, text = "full", target.name
+            else:
+                if rng.random() < 0.7:
+                    text = text.lower()
+                # A plural where the noun ends the mention.
+                if (
+                    quantity > 1
+                    and target.plural
+                    and self._language.plurals
+                    and text.lower().endswith(target.family.lower())
+                    and rng.random() < 0.7
+                ):
+                    text = _plural(text)
+        if rng.random() < self._noise.misspelt:
+            keep = frozenset().union(*(line.words for line in catalog))
+            slipped = mistype(text, rng, keep)
+            if slipped != text:
+                return slipped, "misspelt"
+        return text, kind
+
+    def _around(self, rng: Random, action: str, wording: Wording, form: str) -> list[str]:
+        """The whole message as literals and slots in turn: greeting, reason, request, thanks."""
+        random, language = rng.random, self._language
+        parts = list(wording)
+        question = parts[-1].endswith("?")
+        if random() < 0.28:
+            kind = "any" if random() < 0.5 else action
+            reason = _pick(rng, language.reasons[kind])
+            # "For 8 people, the milk": a head count beside no quantity could be read as one.
+            if not (form == "omitted" and "people" in reason):
+                said = _reason(rng, reason)
+                if random() < 0.5:
+                    _prepend(parts, said[0].upper() + said[1:] + (". " if random() < 0.8 else ", "))
+                elif question or random() < 0.5:
+                    parts[-1] += (" " if question else ". ") + said[0].upper() + said[1:]
+                else:
+                    parts[-1] += ", " + said
+                question = parts[-1].endswith("?")
+        if random() < 0.25:
+            opener = _pick(rng, language.openers)
+            _prepend(parts, opener + (", ", "! ", " ", ", ")[int(random() * 4)])
+        if random() < 0.25:
+            closer = _pick(rng, language.closers)
+            mark = (". ", ", ", "! ", " ")[int(random() * 4)]
+            parts[-1] += (" " if question else mark) + closer
+            parts[-1] += "!" if random() < 0.4 else ""
+        elif not question and random() < 0.45:
+            parts[-1] += "." if random() < 0.85 else "!"
+        return parts
+
+    def _spell(
+        self, rng: Random, parts: list[str], values: dict[str, str]
+    ) -> tuple[str, str]:
+        """Fills the slots and applies the noise; returns the message and the faults' names."""
+        random, noise = rng.random, self._noise
+        faults = []
+        if random() < noise.typo:
+            before = parts[::2]
+            for _ in range(1 + (random() < 0.25)):
+                at = 2 * int(random() * len(before))
+                parts[at] = mistype(parts[at], rng)
+            if parts[::2] != before:
+                faults.append("typo")
+        if random() < noise.punctuation:
+            bare = [strip_marks(part) for part in parts[::2]]
+            if bare != parts[::2]:
+                faults.append("no_punctuation")
+                parts[::2] = bare
+        pieces = parts[:]
+        for at in range(1, len(parts), 2):
+            pieces[at] = values[parts[at]]
+        text = "".join(pieces).strip()
+        if random() < noise.diacritics:
+            plain = strip_diacritics(text)
+            if plain != text:
+                faults.append("no_diacritics")
+                text = plain
+        if random() >= noise.lower_case:
+            first = 1 if text[0] in "¿¡" and len(text) > 1 else 0
+            text = text[:first] + text[first].upper() + text[first + 1 :]
+        return text, "+".join(faults) or "none"
+
+
+def _pick(rng: Random, items: Sequence[T]) -> T:
+    return items[int(rng.random() * len(items))]
+
+
+def _fill(wording: Wording, values: dict[str, str]) -> str:
+    return "".join(values[part] if at % 2 else part for at, part in enumerate(wording))
+
+
+def _prepend(parts: list[str], text: str) -> None:
+    parts[0] = text + parts[0]
+
+
+def _shorter(rng: Random, kind: str, product: Product) -> str:
+    named = f"{product.variant} {product.family}".strip()
+    if kind == "no_size":
+        return f"{product.brand} {named}".strip()
+    if kind == "noun":
+        return product.family
+    # partial: what tells it from its neighbours, in the order people say it
+    choice = int(rng.random() * 4)
+    if choice == 0:
+        return named
+    if choice == 1 and product.brand:
+        return f"{product.brand} {product.family}"
+    if choice == 2:
+        return f"{product.family} {product.size}".strip()
+    return f"{named} {product.size}".strip()
+
+
+def _plural(text: str) -> str:
+    if text.endswith(("s", "x", "z", "ch", "sh")):
+        return text + "es"
+    if text.endswith("fe"):
+        return text[:-2] + "ves"
+    if text.endswith("f") and not text.endswith("ff"):
+        return text[:-1] + "ves"
+    if text[-1] == "y" and text[-2] not in "aeiou":
+        return text[:-1] + "ies"
+    return text + "s"
+
+
+def _reason(rng: Random, wording: Wording) -> str:
+    values = {
+        "order": str(1000 + int(rng.random() * 9000)),
+        "hour": str(2 + int(rng.random() * 10)),
+        "price": str(5 + int(rng.random() * 95)),
+        "day": str(1 + int(rng.random() * 28)),
+        "age": str(20 + int(rng.random() * 60)),
+        "house": str(1 + int(rng.random() * 120)),
+        "people": str(3 + int(rng.random() * 20)),
+        "year": str(10 + int(rng.random() * 15)),
+        "minutes": str(5 * (1 + int(rng.random() * 11))),
+    }
+    return _fill(wording, values)

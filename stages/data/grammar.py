@@ -1,0 +1,237 @@
+"""A language's grammar: its words, its message frames, and which split each frame is dealt to."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from itertools import product
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import yaml
+
+from stages.core.errors import InputError
+from stages.data.products import SPLITS, split_of
+from stages.intent.rows import ACTIONS
+
+LANGUAGES = tuple(
+    sorted(path.stem for path in Path(__file__).with_name("languages").glob("*.yaml"))
+)
+SLOTS = ("qp", "qx", "q", "p", "o")
+# Wordings kept of one frame; a frame with many choices is sampled down to it.
+MAX_WORDINGS = 240
+# Dealt to validation and test at first; those with a word of their own then go to train.
+HELD_FRAMES_PERCENT = 30
+
+_SLOT = re.compile(r"\{(\w+)\}")
+_CHOICE = re.compile(r"\[([^\[\]]*)\]|<(\w+)>")
+_WORD = re.compile(r"[^\W\d_]+")
+
+Wording = tuple[str, ...]  # literal, slot, literal, slot, ..., literal
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One message template.
+
+    Attributes:
+        id: language, action, and a hash of the text: stable when other frames come and go.
+        wordings: its texts, split at the slots.
+    """
+
+    id: str
+    action: str
+    register: str
+    text: str
+    wordings: tuple[Wording, ...]
+
+
+@dataclass(frozen=True)
+class Language:
+    """What a language file says, made ready for sampling.
+
+    Attributes:
+        frames: by split and action, one tuple of frames a register.
+        numbers: spellings of a number, 1 to 100.
+        phrases: by quantity form, patterns of `{n}` and `{p}`, split at the slots.
+        idioms: spelled-out quantities that stand before a product ("half a dozen").
+        idioms_alone: the same, where the product is elsewhere in the sentence.
+        reasons: by `any`, `add`, `remove`: sentences with number slots that are no quantity.
+    """
+
+    name: str
+    plurals: bool
+    frames: dict[str, dict[str, tuple[tuple[Frame, ...], ...]]]
+    numbers: dict[int, tuple[str, ...]]
+    phrases: dict[str, tuple[Wording, ...]]
+    idioms: dict[int, tuple[str, ...]]
+    idioms_alone: dict[int, tuple[str, ...]]
+    corrections: tuple[Wording, ...]
+    openers: tuple[str, ...]
+    closers: tuple[str, ...]
+    reasons: dict[str, tuple[Wording, ...]]
+
+
+@cache
+def load(name: str) -> Language:
+    """Reads a language file of this package.
+
+    Raises:
+        InputError: there is no such language.
+    """
+    if name not in LANGUAGES:
+        raise InputError(f"no language {name!r}: there are {', '.join(LANGUAGES)}")
+    path = Path(__file__).with_name("languages") / f"{name}.yaml"
+    raw: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    frames = [
+        frame
+        for action in ACTIONS
+        for register, texts in raw["frames"][action].items()
+        for frame in _frames(name, action, register, texts.splitlines(), raw["lists"])
+    ]
+    return Language(
+        name=name,
+        plurals=raw["plurals"],
+        frames=_deal(frames),
+        numbers=_numbers(raw["numbers"]),
+        phrases={form: tuple(map(_split, texts)) for form, texts in raw["phrases"].items()},
+        idioms={number: tuple(texts) for number, texts in raw["idioms"].items()},
+        idioms_alone={number: tuple(texts) for number, texts in raw["idioms_alone"].items()},
+        corrections=tuple(map(_split, raw["corrections"])),
+        openers=tuple(raw["openers"]),
+        closers=tuple(raw["closers"]),
+        reasons={kind: tuple(map(_split, texts)) for kind, texts in raw["reasons"].items()},
+    )
+
+
+def all_frames(language: Language, split: str) -> Iterator[Frame]:
+    """The frames of a split, both actions."""
+    for by_register in language.frames[split].values():
+        for frames in by_register:
+            yield from frames
+
+
+def _frames(
+    language: str, action: str, register: str, texts: Iterable[str], lists: dict[str, str]
+) -> Iterator[Frame]:
+    for text in texts:
+        digest = hashlib.sha256(f"{language}/{action}/{text}".encode()).hexdigest()[:10]
+        rng = Random(digest)
+        expanded = sorted(set(_expand(text, lists)))
+        if len(expanded) > MAX_WORDINGS:
+            expanded = rng.sample(expanded, MAX_WORDINGS)
+        wordings = tuple(map(_split, expanded))
+        yield Frame(f"{language}/{action}/{digest}", action, register, text, wordings)
+
+
+def _expand(text: str, lists: dict[str, str]) -> list[str]:
+    """Every wording of a frame's text."""
+    parts: list[list[str]] = []
+    end = 0
+    for match in _CHOICE.finditer(text):
+        parts.append([text[end : match.start()]])
+        choice = lists[match[2]] if match[2] else match[1]
+        # A choice inside brackets may name a list.
+        parts.append([o for option in choice.split("|") for o in _options(option, lists)])
+        end = match.end()
+    parts.append([text[end:]])
+    return [" ".join("".join(chosen).split(" ")).replace("  ", " ") for chosen in product(*parts)]
+
+
+def _options(option: str, lists: dict[str, str]) -> list[str]:
+    match = re.search(r"<(\w+)>", option)
+    if not match:
+        return [option]
+    return [option.replace(match[0], word) for word in lists[match[1]].split("|")]
+
+
+def _split(text: str) -> Wording:
+    return tuple(_SLOT.split(text.strip()))
+
+
+def _words(wording: Wording) -> set[str]:
+    return set(_WORD.findall(" ".join(wording[::2]).lower()))
+
+
+def _key(wording: Wording) -> str:
+    """A wording without case and punctuation; two frames that share one are no two frames."""
+    return " ".join(_WORD.findall(" ".join(wording).lower()))
+
+
+def _deal(frames: list[Frame]) -> dict[str, dict[str, tuple[tuple[Frame, ...], ...]]]:
+    """Deals frames to the splits by their hash.
+
+    Held-out wordings use only words of train frames of the same action, and none is also a wording
+    of train: the test asks for composition, not for vocabulary. A frame left without a wording
+    goes to train.
+    """
+    dealt: dict[str, list[Frame]] = {split: [] for split in SPLITS}
+    waiting: list[tuple[str, Frame]] = []
+    for frame in frames:
+        split = split_of(f"frame:{frame.id}", HELD_FRAMES_PERCENT)
+        if split == "train":
+            dealt["train"].append(frame)
+        else:
+            waiting.append((split, frame))
+    words: dict[str, set[str]] = {action: set() for action in ACTIONS}
+    taken: dict[str, str] = {}
+
+    def take(split: str, frame: Frame) -> None:
+        for wording in frame.wordings:
+            taken[_key(wording)] = split
+            if split == "train":
+                words[frame.action] |= _words(wording)
+
+    for frame in dealt["train"]:
+        take("train", frame)
+    held: list[tuple[str, Frame]] = []
+    for split, frame in waiting:  # first the frames that no choice of wording can keep out
+        if any(_words(w) <= words[frame.action] and _key(w) not in taken for w in frame.wordings):
+            held.append((split, frame))
+        else:
+            dealt["train"].append(frame)
+            take("train", frame)
+    for split, frame in held:
+        kept = tuple(
+            wording
+            for wording in frame.wordings
+            if _words(wording) <= words[frame.action]
+            and taken.get(_key(wording), split) == split
+        )
+        if kept:
+            frame = Frame(frame.id, frame.action, frame.register, frame.text, kept)
+        else:  # its wordings are another split's
+            split = taken[_key(frame.wordings[0])]
+        dealt[split].append(frame)
+        take(split, frame)
+    return {split: {a: _by_register(dealt[split], a) for a in ACTIONS} for split in SPLITS}
+
+
+def _by_register(frames: list[Frame], action: str) -> tuple[tuple[Frame, ...], ...]:
+    groups: dict[str, list[Frame]] = {}
+    for frame in frames:
+        if frame.action == action:
+            groups.setdefault(frame.register, []).append(frame)
+    return tuple(tuple(group) for group in groups.values())
+
+
+def _numbers(raw: dict[str, Any]) -> dict[int, tuple[str, ...]]:
+    spellings: dict[int, list[str]] = {
+        number: text.split("|") for number, text in enumerate(raw["units"], 1)
+    }
+    for ten, text in raw["tens"].items():
+        spellings[ten] = text.split("|")
+    for ten in range(20, 100, 10):
+        for unit in range(1, 10):
+            number = ten + unit
+            if number not in spellings:
+                spellings[number] = [
+                    f"{spellings[ten][0]}{joiner}{one}"
+                    for joiner in raw["joiners"]
+                    for one in raw.get("compound_units", {}).get(unit, raw["units"][unit - 1]).split("|")
+                ]
+    return {number: tuple(texts) for number, texts in spellings.items()}
