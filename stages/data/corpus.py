@@ -71,7 +71,9 @@ def _note(row: Row) -> str:
 
 def _order(row: Row) -> str:
     answer = row.answer
-    return f'{{"intent": "{answer.action}", "item": "{answer.product}", "count": {answer.quantity}}}'
+    return (
+        f'{{"intent": "{answer.action}", "item": "{answer.product}", "count": {answer.quantity}}}'
+    )
 
 
 def _yaml(row: Row) -> str:

@@ -19,7 +19,14 @@ T = TypeVar("T")
 DEFAULT_LANGUAGES = ("english", "croatian", "spanish")
 
 # Shares of the forms, in order; they need not sum to 1.
-_QUANTITY_FORMS = {"digits": 34, "word": 20, "multiplier": 12, "omitted": 20, "idiom": 7, "corrected": 7}
+_QUANTITY_FORMS = {
+    "digits": 34,
+    "word": 20,
+    "multiplier": 12,
+    "omitted": 20,
+    "idiom": 7,
+    "corrected": 7,
+}
 _MENTIONS = {"full": 48, "lower": 13, "no_size": 13, "partial": 13, "noun": 13}
 _REGISTERS = {"curt": 15, "plain": 25, "polite": 15, "chatty": 17, "indirect": 11, "question": 17}
 
@@ -59,7 +66,10 @@ _FORM, _MENTION = _Weighted(_QUANTITY_FORMS), _Weighted(_MENTIONS)
 _EXPLICIT = _Weighted({k: v for k, v in _QUANTITY_FORMS.items() if k != "omitted"})
 _ALONE = _Weighted({"digits": 45, "word": 35, "idiom": 8, "corrected": 12})
 _QUANTITIES = _Weighted(
-    {str(n): w for n, w in zip(range(1, 13), (12, 18, 16, 12, 10, 8, 5, 5, 4, 6, 2, 5), strict=True)}
+    {
+        str(n): w
+        for n, w in zip(range(1, 13), (12, 18, 16, 12, 10, 8, 5, 5, 4, 6, 2, 5), strict=True)
+    }
     | {"tail": 14, "hundreds": 3}
 )
 
@@ -305,9 +315,7 @@ class Writer:
             parts[-1] += "." if random() < 0.85 else "!"
         return parts
 
-    def _spell(
-        self, rng: Random, parts: list[str], values: dict[str, str]
-    ) -> tuple[str, str]:
+    def _spell(self, rng: Random, parts: list[str], values: dict[str, str]) -> tuple[str, str]:
         """Fills the slots and applies the noise; returns the message and the faults' names."""
         random, noise = rng.random, self._noise
         faults = []

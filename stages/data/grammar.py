@@ -199,8 +199,7 @@ def _deal(frames: list[Frame]) -> dict[str, dict[str, tuple[tuple[Frame, ...], .
         kept = tuple(
             wording
             for wording in frame.wordings
-            if _words(wording) <= words[frame.action]
-            and taken.get(_key(wording), split) == split
+            if _words(wording) <= words[frame.action] and taken.get(_key(wording), split) == split
         )
         if kept:
             frame = Frame(frame.id, frame.action, frame.register, frame.text, kept)
@@ -232,6 +231,8 @@ def _numbers(raw: dict[str, Any]) -> dict[int, tuple[str, ...]]:
                 spellings[number] = [
                     f"{spellings[ten][0]}{joiner}{one}"
                     for joiner in raw["joiners"]
-                    for one in raw.get("compound_units", {}).get(unit, raw["units"][unit - 1]).split("|")
+                    for one in raw.get("compound_units", {})
+                    .get(unit, raw["units"][unit - 1])
+                    .split("|")
                 ]
     return {number: tuple(texts) for number, texts in spellings.items()}

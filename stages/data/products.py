@@ -19,7 +19,27 @@ BRANDS_PER_SPLIT = {"train": 400, "validation": 60, "test": 60}
 
 _ONSETS = "b br c cr d dr f fl g gl h j k kl l m n p pr qu r s sk st t tr v w z zh th sh".split()
 _VOWELS = "a a e e i i o o u ia ea io y".split()
-_CODAS = ["", "", "", "", "", "", "", "l", "n", "r", "s", "x", "nt", "rk", "ll", "m", "th", "nd", "ck"]
+_CODAS = [
+    "",
+    "",
+    "",
+    "",
+    "",
+    "",
+    "",
+    "l",
+    "n",
+    "r",
+    "s",
+    "x",
+    "nt",
+    "rk",
+    "ll",
+    "m",
+    "th",
+    "nd",
+    "ck",
+]
 
 
 @dataclass(frozen=True, slots=True)
