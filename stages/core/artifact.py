@@ -67,6 +67,11 @@ def content_identity(files: Mapping[str, Mapping[str, Any]]) -> str:
     return digest.hexdigest()
 
 
+def hash_path(path: Path) -> str:
+    """SHA-256 of a file's bytes, or of the names and bytes of all files in a folder."""
+    return hash_file(path) if path.is_file() else content_identity(inventory(path))
+
+
 def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
     """Write the manifest and push it and its folder to the disk."""
     with (folder / MANIFEST_NAME).open("w", encoding="utf-8") as stream:

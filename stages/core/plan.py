@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,16 +133,18 @@ class Planner:
         )
 
 
+def newest_first(folder: Path) -> list[Path]:
+    """All complete artifacts of a stage, the last written one first."""
+    manifests = [
+        (path.stat().st_mtime_ns, path) for path in folder.glob(f"[!.]*/{artifact.MANIFEST_NAME}")
+    ]
+    return [path.parent for _, path in sorted(manifests, reverse=True)]
+
+
 def latest_manifest(folder: Path) -> dict[str, Any] | None:
     """The newest manifest among a stage's artifacts, None if it has no complete one."""
-    newest: tuple[int, Path] | None = None
-    for path in folder.glob(f"[!.]*/{artifact.MANIFEST_NAME}"):
-        written = (path.stat().st_mtime_ns, path)
-        newest = written if newest is None else max(newest, written)
-    if newest is None:
-        return None
-    manifest: dict[str, Any] = json.loads(newest[1].read_text(encoding="utf-8"))
-    return manifest
+    complete = newest_first(folder)
+    return artifact.read_manifest(complete[0]) if complete else None
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

@@ -33,11 +33,15 @@ def peak_rss_bytes() -> tuple[int, int]:
 
 
 def describe_inputs(inputs: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
-    """Key and content of each input artifact; a plain folder without a manifest has no key."""
-    described = {}
+    """Key and content of each input artifact; a plain file or folder has no key.
+
+    Raises:
+        InputError: One is not there, or its manifest cannot be read.
+    """
+    described: dict[str, dict[str, Any]] = {}
     for name, folder in inputs.items():
-        if not folder.is_dir():
-            raise InputError(f"--input {name}={folder}: no such folder")
+        if not folder.exists():
+            raise InputError(f"--input {name}={folder}: no such file or folder")
         if (folder / artifact.MANIFEST_NAME).is_file():
             manifest = artifact.read_manifest(folder)
             described[name] = {
@@ -47,7 +51,7 @@ def describe_inputs(inputs: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
                 "manifest_sha256": artifact.hash_file(folder / artifact.MANIFEST_NAME),
             }
         else:
-            content = artifact.content_identity(artifact.inventory(folder))
+            content = artifact.hash_path(folder)
             described[name] = {
                 "stage": None,
                 "key": None,

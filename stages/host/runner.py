@@ -214,7 +214,16 @@ def _container_call(
     return Call(
         arguments=docker.die_with_parent(
             docker.compose(
-                "run", "-T", "--no-deps", "--name", name, *options, service_of(step), *arguments
+                "--progress",
+                "quiet",
+                "run",
+                "-T",
+                "--no-deps",
+                "--name",
+                name,
+                *options,
+                service_of(step),
+                *arguments,
             ),
             "KILL",
         ),

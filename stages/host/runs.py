@@ -106,16 +106,16 @@ def run(request: Request, view: View) -> list[Step]:
         CartwrightError: A stage failed.
     """
     planner, names = make_planner(request)
-    with lock.hold(planner.artifacts, wait=request.wait, tell=view.say), _terminable():
-        steps = planner.plan(names)
-        if _first_to_run(steps) is None:
-            return steps
-        try:
+    try:
+        with _terminable(), lock.hold(planner.artifacts, wait=request.wait, tell=view.say):
+            steps = planner.plan(names)
+            if _first_to_run(steps) is None:
+                return steps
             return _bring_up_to_date(planner, names, steps, request, view)
-        except KeyboardInterrupt:
-            raise Interrupted(EXIT_INTERRUPTED) from None
-        finally:
-            view.end()
+    except KeyboardInterrupt:
+        raise Interrupted(EXIT_INTERRUPTED) from None
+    finally:
+        view.end()
 
 
 def _bring_up_to_date(
@@ -198,7 +198,7 @@ def _terminable() -> Iterator[None]:
 
 def summary(steps: Sequence[Step]) -> list[tuple[str, str, str, str]]:
     """Rows for the user: stage, state, duration of the stage's own run, folder or reasons."""
-    rows = []
+    rows: list[tuple[str, str, str, str]] = []
     for step in steps:
         took = duration(float(step.manifest["wall_sec"])) if step.manifest else ""
         place = str(step.folder) if step.state == "fresh" else "; ".join(step.reasons)

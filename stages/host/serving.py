@@ -1,0 +1,211 @@
+"""The service and single answers, both in the serve image."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from stages.core import artifact, plan
+from stages.core.errors import CartwrightError, InputError
+from stages.host import docker, images, settings
+from stages.host.view import View
+
+_READY_WITHIN_SEC = 120
+_POLL_SEC = 0.2
+_SERVICE = "serve"
+_FALLBACK = ("Q4_K_M", "F16")
+
+
+def existing_file(path: str, option: str) -> Path:
+    """A file that the user named, as an absolute path.
+
+    Raises:
+        InputError: There is no such file.
+    """
+    found = Path(path).expanduser().resolve()
+    if not found.is_file():
+        raise InputError(f"{option} {path}: no such file")
+    return found
+
+
+def model_of(profile: str) -> Path:
+    """The GGUF file to use of a profile: the one its report recommends, else Q4_K_M.
+
+    Raises:
+        InputError: The profile has no GGUF file yet.
+    """
+    folder = settings.artifacts() / profile
+    complete = plan.newest_first(folder / "gguf")
+    if not complete:
+        raise InputError(
+            f"the profile {profile} has no GGUF file yet: `invoke run --profile {profile}` makes "
+            "it; or name one with --model"
+        )
+    for report in plan.newest_first(folder / "report")[:1]:
+        recommended = json.loads((report / "report.json").read_text(encoding="utf-8"))
+        used = artifact.read_manifest(report)["inputs"]["gguf"]["key"]
+        file = folder / "gguf" / str(used)[:16] / str(recommended["recommendation"]["file"])
+        if file.is_file():
+            return file
+    variants = json.loads((complete[0] / "variants.json").read_text(encoding="utf-8"))
+    by_encoding = {variant["encoding"]: variant["file"] for variant in variants}
+    chosen = next((by_encoding[name] for name in _FALLBACK if name in by_encoding), None)
+    if chosen is None:
+        raise InputError(f"{complete[0]} has several GGUF files; name one with --model")
+    return complete[0] / str(chosen)
+
+
+def choose_model(model: str, profile: str) -> Path:
+    """The model that the user named by its file, or else by its profile."""
+    return existing_file(model, "--model") if model else model_of(profile)
+
+
+def serve(model: Path, port: int, view: View) -> str:
+    """Start the service and wait until it answers.
+
+    Returns:
+        Its address.
+
+    Raises:
+        InputError: The port is not one, or in use.
+        CartwrightError: The service did not become ready.
+    """
+    if not 1 <= port <= 65_535:
+        raise InputError(f"--port must be from 1 to 65535, not {port}")
+    if _running():
+        raise InputError("the service is running already; end it with `invoke stop` first")
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise InputError(
+                f"port {port} is not free ({error.strerror}); choose another with --port"
+            ) from None
+    images.ensure([_SERVICE], view)
+    view.end()
+    done = subprocess.run(
+        docker.compose("--progress", "quiet", "up", "--detach", "--no-build", _SERVICE),
+        env=docker.environment(CARTWRIGHT_MODEL=str(model), CARTWRIGHT_PORT=str(port)),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        docker.explain(done.stderr)
+        raise CartwrightError(f"the service did not start: {docker.last_line(done.stderr)}")
+    address = f"http://127.0.0.1:{port}"
+    _wait_until_ready(address)
+    return address
+
+
+def _wait_until_ready(address: str) -> None:
+    """Poll `/ready`; a service that cannot load its model is stopped and its reason given."""
+    deadline_sec = time.monotonic() + _READY_WITHIN_SEC
+    while time.monotonic() < deadline_sec:
+        # Until it listens the connection is refused; until it is ready the answer is 503.
+        with suppress(OSError), urllib.request.urlopen(f"{address}/ready", timeout=2):
+            return
+        states = [state for _, state in _containers()]
+        if not states or any(state in ("exited", "dead", "restarting") for state in states):
+            break
+        time.sleep(_POLL_SEC)
+    logs = "".join(
+        done.stdout + done.stderr
+        for done in (docker.attempt("logs", "--tail", "50", name) for name, _ in _containers())
+    )
+    stop()
+    errors = [line for line in logs.splitlines() if line.startswith("error: ")]
+    if errors:
+        raise InputError(f"the service did not start: {errors[-1].removeprefix('error: ')}")
+    raise CartwrightError(
+        f"the service was not ready after {_READY_WITHIN_SEC} s: {docker.last_line(logs)}"
+    )
+
+
+def _containers() -> list[tuple[str, str]]:
+    """Name and state of the service's containers."""
+    done = subprocess.run(
+        docker.compose("ps", "--all", "--format", "{{.Name}} {{.State}}", _SERVICE),
+        env=docker.environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        docker.explain(done.stderr)
+        raise CartwrightError(f"docker compose ps failed: {docker.last_line(done.stderr)}")
+    pairs = (line.partition(" ") for line in done.stdout.splitlines())
+    return [(name, state) for name, _, state in pairs if name]
+
+
+def _running() -> bool:
+    return any(state == "running" for _, state in _containers())
+
+
+def stop() -> list[str]:
+    """Stop and remove the service's containers; returns their names."""
+    names = [name for name, _ in _containers()]
+    if names:
+        docker.attempt("stop", *names)
+        docker.attempt("rm", "--force", *names)
+    return names
+
+
+def run_tool(service: str, mounts: Sequence[tuple[Path, str]], *words: str) -> int:
+    """Run a program of an image in the foreground, its output going to the caller's.
+
+    Args:
+        service: Compose service whose image is here.
+        mounts: Host paths to show read-only, each with its place in the container.
+        words: Module and arguments.
+
+    Returns:
+        Its exit code.
+    """
+    volumes = [word for path, place in mounts for word in ("--volume", f"{path}:{place}:ro")]
+    model = next((str(path) for path, place in mounts if place.endswith(".gguf")), "/dev/null")
+    label = f"{docker.OWNER_LABEL}-tool={settings.owner_label()}"
+    settings.artifacts().mkdir(parents=True, exist_ok=True)
+    return subprocess.run(
+        docker.compose(
+            "--progress", "quiet", "run", "--rm", "-T", "--no-deps", "--label", label, *volumes,
+            service, *words,
+        ),
+        env=docker.environment(CARTWRIGHT_MODEL=model),
+        stdin=subprocess.DEVNULL,
+        check=False,
+    ).returncode  # fmt: skip
+
+
+def predict(model: Path, catalog_file: Path, message: str, view: View, *, details: bool) -> int:
+    """Print the answer to one message over a catalog; returns the exit code."""
+    images.ensure([_SERVICE], view)
+    view.end()
+    words = ["stages.serve.predict", "--model", "/inputs/model.gguf", "--catalog"]
+    words += ["/inputs/catalog.txt", "--message", message, *(["--json"] if details else [])]
+    mounts = [(model, "/inputs/model.gguf"), (catalog_file, "/inputs/catalog.txt")]
+    return run_tool(_SERVICE, mounts, *words)
+
+
+@contextmanager
+def catalog_file(path: str, items: Sequence[str]) -> Iterator[Path]:
+    """The catalog as a file: the user's own, or one made of the items given one by one.
+
+    Raises:
+        InputError: There is no such file.
+    """
+    if path:
+        yield existing_file(path, "--catalog")
+        return
+    with tempfile.TemporaryDirectory(prefix="cartwright-") as folder:
+        made = Path(folder) / "catalog.txt"
+        made.write_text("".join(f"{item}\n" for item in items), encoding="utf-8")
+        yield made

@@ -1,0 +1,426 @@
+"""The commands of Cartwright: `invoke --list` names them, `invoke --help COMMAND` explains one."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import webbrowser
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+from invoke.context import Context
+from invoke.tasks import task
+
+from stages.core.errors import CartwrightError, InputError
+from stages.host import settings, view
+from stages.host.runs import EXIT_INTERRUPTED, Request
+
+PROFILE_HELP = "a file below stages/profiles without its ending, or a path"
+JSON_HELP = "print one JSON object on standard output; events go to standard error"
+LOCAL_HELP = "run stages on this machine instead of in containers"
+SET_HELP = "override a number of the profile, as stage.parameter=value; repeat for more"
+MODEL_HELP = "a .gguf file instead of a profile's"
+
+
+def command(function: Callable[..., None]) -> Callable[..., None]:
+    """A task that ends a known error with one sentence and its exit code."""
+
+    @wraps(function)
+    def guarded(*arguments: Any, **options: Any) -> None:
+        try:
+            function(*arguments, **options)
+        except CartwrightError as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(error.exit_code)
+        except KeyboardInterrupt:
+            print("error: interrupted", file=sys.stderr)
+            sys.exit(EXIT_INTERRUPTED)
+        except BrokenPipeError:  # The reader of the output, `head` for example, has enough.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+    return guarded
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+@task(help={"json_": JSON_HELP})
+@command
+def doctor(_context: Context, json_: bool = False) -> None:
+    """Check what this machine has of what is needed, and say how to get the rest."""
+    from stages.host.doctor import examine
+
+    findings = examine()
+    if json_:
+        _print_json([vars(finding) for finding in findings])
+    else:
+        rows = [(f.name, f.state, f.detail, f.advice) for f in findings]
+        print(view.columns(row[:3] for row in rows))
+        print(*(f"\n{name}: {advice}" for name, _, _, advice in rows if advice), sep="")
+    missing = [finding.name for finding in findings if finding.state == "missing"]
+    if missing:
+        raise InputError(f"not ready: {', '.join(missing)}; the lines above say what to do")
+
+
+@task(positional=["image"], help={"image": "trainer-cpu, converter, bench, serve ..."})
+@command
+def build(_context: Context, image: str) -> None:
+    """Build one image, unless it is what a build would give."""
+    _build([image])
+
+
+@task(name="build-all", help={"cpu": "only the images that a machine without a GPU needs"})
+@command
+def build_all(_context: Context, cpu: bool = False) -> None:
+    """Build every image that differs from its sources; CUDA images need no GPU to build."""
+    from stages.host.images import CPU_IMAGES, GPU_IMAGES
+
+    _build([*CPU_IMAGES] if cpu else [*CPU_IMAGES, *GPU_IMAGES])
+
+
+def _build(names: list[str]) -> None:
+    from stages.host import images
+
+    shown = view.choose(as_json=False)
+    try:
+        built = images.ensure(names, shown)
+    finally:
+        shown.end()
+    print(view.columns((one.reference, f"{one.size_bytes / 1e6:,.0f} MB") for one in built))
+
+
+@task(
+    iterable=["set_"],
+    help={
+        "profile": PROFILE_HELP,
+        "until": "last stage to run; all if not given",
+        "stage": "the same as --until",
+        "local": LOCAL_HELP,
+        "device": "cpu or gpu, for every stage that can run on either",
+        "set_": SET_HELP,
+        "wait": "wait for another run on the same artifacts; --no-wait refuses instead",
+        "json_": JSON_HELP,
+    },
+)
+@command
+def run(
+    _context: Context,
+    profile: str = "demo",
+    until: str = "",
+    stage: str = "",
+    local: bool = False,
+    device: str = "",
+    set_: list[str] | None = None,
+    wait: bool = True,
+    json_: bool = False,
+) -> None:
+    """Run what is missing or out of date, and nothing else."""
+    if until and stage and until != stage:
+        raise InputError("--until and --stage are the same option; give one of them")
+    _run(
+        Request(
+            profile=profile,
+            until=until or stage,
+            local=local,
+            device=device,
+            wait=wait,
+            settings=tuple(set_ or ()),
+        ),
+        as_json=json_,
+    )
+
+
+def _run(request: Request, *, as_json: bool) -> None:
+    from stages.host import inspection, runs
+
+    steps = runs.run(request, view.choose(as_json=as_json))
+    if as_json:
+        _print_json(
+            {"profile": Path(request.profile).stem, "stages": inspection.status_json(steps)}
+        )
+    else:
+        print(view.columns(runs.summary(steps)))
+
+
+@task
+@command
+def demo(_context: Context) -> None:
+    """From nothing to a measured model on the CPU: images, data, training, GGUF, bench, report."""
+    from stages.host import inspection
+
+    _run(Request(profile="demo", device="cpu"), as_json=False)
+    print(f"\nReport:      {inspection.find('report', 'demo') / 'report.html'}")
+    print("Serve it:    invoke serve --profile demo")
+    print('Ask it once: invoke predict --item "Milk (1 l)" --item "Bread" --message "two milks"')
+
+
+@task(
+    iterable=["set_"],
+    help={
+        "profile": PROFILE_HELP,
+        "why": "every reason why a stage is not fresh",
+        "local": LOCAL_HELP,
+        "device": "cpu or gpu, as it would be given to run",
+        "set_": SET_HELP,
+        "json_": JSON_HELP,
+    },
+)
+@command
+def status(
+    _context: Context,
+    profile: str = "demo",
+    why: bool = False,
+    local: bool = False,
+    device: str = "",
+    set_: list[str] | None = None,
+    json_: bool = False,
+) -> None:
+    """Say which stages are fresh, stale or missing; run nothing."""
+    from stages.host import inspection
+
+    steps = inspection.status(
+        Request(profile=profile, local=local, device=device, settings=tuple(set_ or ()))
+    )
+    if json_:
+        _print_json(inspection.status_json(steps))
+    else:
+        print(inspection.status_text(steps, why=why))
+
+
+@task(
+    positional=["artifact"],
+    help={
+        "artifact": "a stage, for its newest artifact, or an artifact's folder",
+        "profile": PROFILE_HELP,
+        "verify": "hash every file again and compare",
+        "json_": JSON_HELP,
+    },
+)
+@command
+def show(
+    _context: Context,
+    artifact: str,
+    profile: str = "demo",
+    verify: bool = False,
+    json_: bool = False,
+) -> None:
+    """Show one artifact: manifest, files, metrics, and its lineage back to the data."""
+    from stages.host import inspection
+
+    folder = inspection.find(artifact, profile)
+    if verify:
+        inspection.verify(folder)
+    if json_:
+        _print_json({**inspection.show_json(folder), "verified": verify})
+        return
+    print(inspection.show_text(folder))
+    if verify:
+        print("\nverified: every file has the recorded SHA-256")
+
+
+@task(
+    help={
+        "profile": PROFILE_HELP,
+        "stage": "the stage whose last log to print; the list of logs if not given",
+    }
+)
+@command
+def logs(_context: Context, profile: str = "demo", stage: str = "") -> None:
+    """Print the last log of a stage, or list the logs of a profile."""
+    from stages.host import inspection
+
+    found = inspection.log_files(profile, stage)
+    if stage:
+        print(found[0].read_text(encoding="utf-8"), end="")
+    else:
+        print(*found, sep="\n")
+
+
+@task(
+    name="bench-cpu",
+    iterable=["model", "set_"],
+    help={
+        "model": "a .gguf file or a folder of them; repeat for more",
+        "dataset": "a JSONL file of your own rows; a small sample if not given",
+        "set_": "override a parameter of the bench, as latency_rows=50; repeat for more",
+        "json_": JSON_HELP,
+    },
+)
+@command
+def bench_cpu(
+    _context: Context,
+    model: list[str],
+    dataset: str = "",
+    set_: list[str] | None = None,
+    json_: bool = False,
+) -> None:
+    """Measure GGUF files on this CPU: accuracy, latency, throughput, memory; one image is built."""
+    from stages.core import yamlfile
+    from stages.host import measure
+
+    params = {}
+    for setting in set_ or ():
+        name, separator, text = setting.partition("=")
+        if not separator:
+            raise InputError(f"--set {setting}: must be parameter=value")
+        params[name] = yamlfile.scalar(text, f"--set {setting}")
+    code, folder = measure.bench_cpu(model, dataset, params, view.choose(as_json=json_))
+    if code != 0:
+        sys.exit(code)
+    if json_:
+        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        _print_json({"folder": str(folder), "metrics": metrics})
+    else:
+        print(f"\n{measure.table(folder)}\n\nmetrics.json and samples.jsonl: {folder}")
+
+
+@task(
+    help={
+        "dataset": "a JSONL file of rows: prompt, completion, language",
+        "model": MODEL_HELP,
+        "profile": PROFILE_HELP,
+        "json_": "print JSON instead of a table",
+    }
+)
+@command
+def evaluate(
+    _context: Context, dataset: str, model: str = "", profile: str = "demo", json_: bool = False
+) -> None:
+    """Score a model's answers on your own rows: exact match, each field, each language."""
+    from stages.host import measure, serving
+
+    chosen = serving.choose_model(model, profile)
+    sys.exit(measure.evaluate(chosen, dataset, view.choose(as_json=json_), as_json=json_))
+
+
+@task(
+    iterable=["item"],
+    help={
+        "message": "the shopper's words",
+        "catalog": "a text file, one product a line",
+        "item": "a product, instead of a file; repeat for more",
+        "model": MODEL_HELP,
+        "profile": PROFILE_HELP,
+        "details": "also print probability and latency",
+    },
+)
+@command
+def predict(
+    _context: Context,
+    message: str,
+    catalog: str = "",
+    item: list[str] | None = None,
+    model: str = "",
+    profile: str = "demo",
+    details: bool = False,
+) -> None:
+    """Print the model's answer to one message over a catalog, as JSON."""
+    from stages.host import serving
+
+    if bool(catalog) == bool(item):
+        raise InputError("give the catalog once: --catalog FILE, or --item for each product")
+    chosen = serving.choose_model(model, profile)
+    shown = view.choose(as_json=True)
+    with serving.catalog_file(catalog, item or []) as file:
+        sys.exit(serving.predict(chosen, file, message, shown, details=details))
+
+
+@task(help={"profile": PROFILE_HELP, "open_": "show it in the browser"})
+@command
+def report(_context: Context, profile: str = "demo", open_: bool = False) -> None:
+    """Bring a profile's report up to date and say where it is."""
+    from stages.host import inspection
+
+    _run(Request(profile=profile, until="report"), as_json=False)
+    page = inspection.find("report", Path(profile).stem) / "report.html"
+    print(f"\n{page}")
+    if open_:
+        webbrowser.open(page.as_uri())
+
+
+@task(help={"profile": PROFILE_HELP, "model": MODEL_HELP, "port": "port on 127.0.0.1"})
+@command
+def serve(_context: Context, profile: str = "demo", model: str = "", port: int = 8080) -> None:
+    """Start the HTTP service on a profile's recommended model and wait until it answers."""
+    from stages.host import serving
+
+    chosen = serving.choose_model(model, profile)
+    address = serving.serve(chosen, port, view.choose(as_json=False))
+    body = json.dumps({"catalog": ["Milk (1 l)", "Bread (white)"], "message": "two milks please"})
+    print(f"serving {chosen.name} on {address}; end it with `invoke stop`")
+    print(f"curl {address}/v1/intent -H 'Content-Type: application/json' -d '{body}'")
+
+
+@task
+@command
+def stop(_context: Context) -> None:
+    """Stop the HTTP service."""
+    from stages.host import serving
+
+    names = serving.stop()
+    print(f"stopped {', '.join(names)}" if names else "nothing was running")
+
+
+@task(
+    help={
+        "keep": "how many of the newest artifacts of each stage stay in any case",
+        "dry_run": "only say what would be removed",
+        "wait": "wait for a run that is going on; --no-wait refuses instead",
+        "images": "also remove replaced images; --no-images leaves Docker alone",
+    }
+)
+@command
+def gc(
+    _context: Context, keep: int = 1, dry_run: bool = False, wait: bool = True, images: bool = True
+) -> None:
+    """Remove artifacts that no profile leads to any more, and images that were replaced."""
+    from stages.host.gc import collect
+
+    freed = collect(keep=keep, dry_run=dry_run, wait=wait, with_docker=images)
+    for note in freed.skipped:
+        print(note)
+    verb = "would remove" if dry_run else "removed"
+    for folder, size_bytes in freed.folders:
+        print(f"{verb} {folder} ({size_bytes / 1e6:,.1f} MB)")
+    total_bytes = sum(size_bytes for _, size_bytes in freed.folders)
+    print(
+        f"{verb} {len(freed.folders)} artifacts, {total_bytes / 1e6:,.1f} MB; "
+        f"{len(freed.images)} images"
+    )
+
+
+@task
+@command
+def lint(_context: Context) -> None:
+    """Check the code: ruff, mypy and the import rules."""
+    _lint()
+
+
+@task(help={"docker": "also the tests that need Docker; --no-docker leaves them out"})
+@command
+def test(_context: Context, docker: bool = True) -> None:
+    """Check the code and run every test; those with containers build the CPU images first."""
+    _lint()
+    _tool("pytest", *([] if docker else ["-m", "not docker"]))
+
+
+def _lint() -> None:
+    _tool("ruff", "check")
+    _tool("ruff", "format", "--check")
+    _tool("mypy")
+    _tool("lint-imports")
+
+
+def _tool(*words: str) -> None:
+    """Run a development tool from this environment; its exit code ends the command."""
+    program = Path(sys.executable).with_name(words[0])
+    if not program.exists():
+        raise InputError(f"{words[0]} is not installed: pip install -r requirements-dev.lock")
+    code = subprocess.run([str(program), *words[1:]], cwd=settings.ROOT, check=False).returncode
+    if code != 0:
+        sys.exit(code)
