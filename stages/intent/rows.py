@@ -59,7 +59,7 @@ class Row:
         return self.answer.to_json()
 
     def to_json(self) -> str:
-        """The row as one JSONL line, without the newline; text stays readable (no ASCII escapes)."""
+        """The row as one JSONL line, without the newline; text is not escaped to ASCII."""
         record: dict[str, Any] = {"prompt": self.prompt, "completion": self.completion}
         if self.language is not None:
             record["language"] = self.language

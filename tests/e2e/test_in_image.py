@@ -28,7 +28,8 @@ def test_suite_passes_in_its_image(image: str, pytest_folder: Path, tiny: Path) 
     command += ["--tmpfs", "/tmp:exec,mode=1777", "--user", f"{os.getuid() or 65532}"]
     command += ["--volume", f"{ROOT}:/checkout:ro", "--workdir", "/checkout"]
     command += ["--volume", f"{pytest_folder}:/pytest:ro", "--volume", f"{gguf}:/model.gguf:ro"]
-    command += ["--env", "PYTHONPATH=/checkout:/pytest", "--env", "CARTWRIGHT_TEST_GGUF=/model.gguf"]
+    command += ["--env", "PYTHONPATH=/checkout:/pytest"]
+    command += ["--env", "CARTWRIGHT_TEST_GGUF=/model.gguf"]
     command += ["--entrypoint", "python3", f"cartwright/{image}:local", "-m", "pytest"]
     command += ["-p", "no:cacheprovider", "--confcutdir", suite, "-q", suite]
     done = subprocess.run(command, text=True, capture_output=True, check=False)

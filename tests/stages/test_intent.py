@@ -25,7 +25,9 @@ from stages.intent.rows import (
 from stages.intent.trie import AnswerTrie
 
 CATALOG = ("Yogurt (500g container)", "Ground Beef (500g pack)", "Ground Beef (250g pack)")
-ROW = Row(CATALOG, "Hej, makni 4 Ground Beef (500g pack)!", Answer("remove", CATALOG[1], 4), "croatian")
+ROW = Row(
+    CATALOG, "Hej, makni 4 Ground Beef (500g pack)!", Answer("remove", CATALOG[1], 4), "croatian"
+)
 
 
 class WordEngine:
@@ -80,7 +82,9 @@ def test_row_survives_its_own_format() -> None:
 def test_row_format_is_the_papers_byte_for_byte() -> None:
     record = json.loads(ROW.to_json())
     assert list(record) == ["prompt", "completion", "language"]
-    assert record["prompt"].startswith("Catalog:\nYogurt (500g container)\nGround Beef (500g pack)\n")
+    assert record["prompt"].startswith(
+        "Catalog:\nYogurt (500g container)\nGround Beef (500g pack)\n"
+    )
     assert record["prompt"].endswith("\n\nUser:\nHej, makni 4 Ground Beef (500g pack)!")
     assert record["completion"] == (
         '{"action": "remove", "product": "Ground Beef (500g pack)", "quantity": 4}'
@@ -106,9 +110,7 @@ def test_bad_quantity_is_refused_with_file_and_line(tmp_path: Path, quantity: st
         (json.dumps({"prompt": "hi", "completion": "{}"}), "prompt is not 'Catalog:'"),
         (json.dumps({"prompt": ROW.prompt, "completion": "{}"}), "exactly action, product"),
         (
-            json.dumps(
-                {"prompt": ROW.prompt, "completion": Answer("add", "Cheese", 1).to_json()}
-            ),
+            json.dumps({"prompt": ROW.prompt, "completion": Answer("add", "Cheese", 1).to_json()}),
             "'Cheese' is not in the row's catalog",
         ),
         (
