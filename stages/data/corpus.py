@@ -8,7 +8,6 @@ format. Nothing of validation or test is in it: no frame, no family of products.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
 from random import Random
 
 from stages.data.generate import DEFAULT_LANGUAGES, Noise, generate
@@ -20,8 +19,8 @@ from stages.intent.rows import Row
 # Of 100 texts, how many have the task's own cue, and how many are no request at all.
 TASK_PERCENT = 25
 OTHER_PERCENT = 8
-# Of the requests, how many have every brand in the catalog replaced by a word nobody has seen:
-# the model learns to copy, not to know names.
+# Of 100 requests, how many have a word nobody has seen before the product's name: the model learns
+# to copy, not to know names.
 INVENTED_PERCENT = 15
 
 
@@ -37,13 +36,14 @@ def corpus(
     """
     rng = Random(f"corpus:{seed}")
     rows = generate(seed, "train", count, languages, catalog_lines, Noise(misspelt=0.1))
-    for row in islice(rows, count):
+    for drawn in rows:
+        row = drawn
         dice = rng.random() * 100
         if dice < OTHER_PERCENT:
             yield _OTHERS[int(rng.random() * len(_OTHERS))](rng, row)
             continue
         if rng.random() * 100 < INVENTED_PERCENT:
-            row = _rebranded(rng, row)
+            row = _rebranded(rng, drawn)
         if dice < OTHER_PERCENT + TASK_PERCENT:
             yield render(row.prompt), row.completion
         else:
@@ -52,7 +52,7 @@ def corpus(
 
 
 def _rebranded(rng: Random, row: Row) -> Row:
-    """The row with one fresh invented word before every catalog line that is mentioned in full."""
+    """The row with a fresh invented word before its product, if that is mentioned in full."""
     product = row.answer.product
     if product not in row.message:
         return row

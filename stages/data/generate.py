@@ -80,7 +80,7 @@ def generate(
     count: int,
     languages: Sequence[str] = DEFAULT_LANGUAGES,
     catalog_lines: tuple[int, int] = (5, 20),
-    noise: Noise = Noise(),  # noqa: B008  (frozen)
+    noise: Noise = Noise(),
 ) -> Iterator[Row]:
     """Yields rows of a split; the same arguments give the same rows.
 
@@ -88,8 +88,12 @@ def generate(
     validation and test hold. Languages take turns.
 
     Args:
+        seed: of everything that is drawn.
         split: `train`, `validation` or `test`.
+        count: how many rows.
+        languages: language files of this stage.
         catalog_lines: fewest and most lines of a catalog.
+        noise: how messy the messages are.
     """
     rng = Random(f"{seed}:{split}")
     shops = Shops(split, catalog_lines)
@@ -158,7 +162,7 @@ class Writer:
         self, rng: Random, catalog: Sequence[Product], target: Product, near_miss: bool
     ) -> Row:
         """A message about `target` and its answer."""
-        random, language, noise = rng.random, self._language, self._noise
+        random, language = rng.random, self._language
         action = ACTIONS[random() < 0.45]
         groups, sums = self._frames[action]
         frame = _pick(rng, groups[bisect(sums, random() * sums[-1])])
@@ -239,7 +243,9 @@ class Writer:
             return self._corrected(rng, quantity)
         if form == "idiom":
             return _pick(rng, self._language.idioms_alone[quantity])
-        return self._number(rng, quantity, form == "word")
+        if form == "word":
+            return _pick(rng, self._language.numbers_alone[quantity])
+        return str(quantity)
 
     def _phrase(self, rng: Random, form: str, quantity: int, mention: str) -> str:
         language = self._language
@@ -249,7 +255,7 @@ class Writer:
             number = _pick(rng, language.idioms[quantity])
         else:
             if quantity == 1 and form in ("word", "digits"):
-                form = "one"
+                form = f"one_{form}"
             number = self._number(rng, quantity, form == "word")
         return _fill(_pick(rng, language.phrases[form]), {"n": number, "p": mention})
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -57,6 +57,7 @@ class Language:
     Attributes:
         frames: by split and action, one tuple of frames a register.
         numbers: spellings of a number, 1 to 100.
+        numbers_alone: the same, where no noun follows.
         phrases: by quantity form, patterns of `{n}` and `{p}`, split at the slots.
         idioms: spelled-out quantities that stand before a product ("half a dozen").
         idioms_alone: the same, where the product is elsewhere in the sentence.
@@ -68,6 +69,7 @@ class Language:
     frames: dict[str, dict[str, tuple[tuple[Frame, ...], ...]]]
     numbers: dict[int, tuple[str, ...]]
     phrases: dict[str, tuple[Wording, ...]]
+    numbers_alone: dict[int, tuple[str, ...]]
     idioms: dict[int, tuple[str, ...]]
     idioms_alone: dict[int, tuple[str, ...]]
     corrections: tuple[Wording, ...]
@@ -93,11 +95,14 @@ def load(name: str) -> Language:
         for register, texts in raw["frames"][action].items()
         for frame in _frames(name, action, register, texts.splitlines(), raw["lists"])
     ]
+    numbers = _numbers(raw["numbers"])
+    alone = {n: tuple(text.split("|")) for n, text in raw["numbers"].get("alone", {}).items()}
     return Language(
         name=name,
         plurals=raw["plurals"],
         frames=_deal(frames),
-        numbers=_numbers(raw["numbers"]),
+        numbers=numbers,
+        numbers_alone=numbers | alone,
         phrases={form: tuple(map(_split, texts)) for form, texts in raw["phrases"].items()},
         idioms={number: tuple(texts) for number, texts in raw["idioms"].items()},
         idioms_alone={number: tuple(texts) for number, texts in raw["idioms_alone"].items()},
@@ -202,11 +207,11 @@ def _deal(frames: list[Frame]) -> dict[str, dict[str, tuple[tuple[Frame, ...], .
             if _words(wording) <= words[frame.action] and taken.get(_key(wording), split) == split
         )
         if kept:
-            frame = Frame(frame.id, frame.action, frame.register, frame.text, kept)
+            home, one = split, replace(frame, wordings=kept)
         else:  # its wordings are another split's
-            split = taken[_key(frame.wordings[0])]
-        dealt[split].append(frame)
-        take(split, frame)
+            home, one = taken[_key(frame.wordings[0])], frame
+        dealt[home].append(one)
+        take(home, one)
     return {split: {a: _by_register(dealt[split], a) for a in ACTIONS} for split in SPLITS}
 
 

@@ -50,6 +50,8 @@ def mistype(text: str, rng: Random, keep: frozenset[str] = frozenset()) -> str:
     """One slip in one word of a text; unchanged when no word is long enough.
 
     Args:
+        text: words apart by single spaces.
+        rng: where the slip comes from.
         keep: lower-cased words that a slip must not produce.
     """
     words = text.split(" ")

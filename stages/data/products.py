@@ -1,4 +1,4 @@
-"""The goods of the generated shops: brands, variants, nouns and sizes composed into catalog lines."""
+"""The goods of the generated shops: catalog lines of brand, variant, noun and size."""
 
 from __future__ import annotations
 
@@ -17,29 +17,43 @@ SPLITS = ("train", "validation", "test")
 PER_FAMILY = 160
 BRANDS_PER_SPLIT = {"train": 400, "validation": 60, "test": 60}
 
-_ONSETS = "b br c cr d dr f fl g gl h j k kl l m n p pr qu r s sk st t tr v w z zh th sh".split()
-_VOWELS = "a a e e i i o o u ia ea io y".split()
-_CODAS = [
-    "",
-    "",
-    "",
-    "",
-    "",
-    "",
-    "",
+_ONSETS = [
+    "b",
+    "br",
+    "c",
+    "cr",
+    "d",
+    "dr",
+    "f",
+    "fl",
+    "g",
+    "gl",
+    "h",
+    "j",
+    "k",
+    "kl",
     "l",
+    "m",
     "n",
+    "p",
+    "pr",
+    "qu",
     "r",
     "s",
-    "x",
-    "nt",
-    "rk",
-    "ll",
-    "m",
+    "sk",
+    "st",
+    "t",
+    "tr",
+    "v",
+    "w",
+    "z",
+    "zh",
     "th",
-    "nd",
-    "ck",
+    "sh",
 ]
+_VOWELS = ["a", "a", "e", "e", "i", "i", "o", "o", "u", "ia", "ea", "io", "y"]
+# Mostly open syllables.
+_CODAS = [""] * 7 + ["l", "n", "r", "s", "x", "nt", "rk", "ll", "m", "th", "nd", "ck"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +91,7 @@ def split_of(text: str, held_percent: int = 20) -> str:
     """The split a text belongs to, for ever: its hash deals it.
 
     Args:
+        text: what is dealt: a frame's id, a family, a brand.
         held_percent: share that is not train's; validation and test get half of it each.
     """
     bucket = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") % 200

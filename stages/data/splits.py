@@ -27,7 +27,9 @@ def import_rows(path: Path, proportions: Mapping[str, int], seed: int) -> dict[s
     no test message is in train.
 
     Args:
+        path: a JSONL file of the row format.
         proportions: by split, its share of the rows relative to the others.
+        seed: of the dealing.
 
     Raises:
         InputError: the file or a row is bad (file and line are named), the same request has two
