@@ -39,7 +39,7 @@ _COLOURS = {
 _STYLE: Any = {
     "svg.fonttype": "none",
     "font.family": "DejaVu Sans",
-    "font.size": 8.5,
+    "font.size": 11.5,
     "text.color": _INK,
     "axes.edgecolor": _GRID,
     "axes.labelcolor": _MUTED,
@@ -48,7 +48,7 @@ _STYLE: Any = {
     "axes.spines.right": False,
     "axes.grid": True,
     "axes.axisbelow": True,
-    "axes.titlesize": 8.5,
+    "axes.titlesize": 11.5,
     "grid.color": _GRID,
     "grid.linewidth": 0.6,
     "xtick.color": _GRID,
@@ -60,8 +60,10 @@ _STYLE: Any = {
     "savefig.facecolor": "none",
 }
 # Inches at 72 units an inch: the width in units is the width in CSS pixels at natural size.
-_SIZES = {"wide": (9.6, 4.4), "narrow": (4.75, 4.1)}
+_SIZES = {"wide": (10.2, 5.2), "narrow": (4.7, 4.7)}
 _LOG_ABOVE_RATIO = 6.0
+_NAME_INCHES = 1.75
+_STEPS = (1, 2, 2.5, 5, 10)
 
 Draw = Callable[[Figure, dict[str, str]], None]
 
@@ -160,25 +162,36 @@ def _scatter(
     spell: Callable[[float], str],
 ) -> None:
     """Exact match over a cost, with the 95 % interval as a bar; left and up is better."""
-    axes = figure.add_axes(_frame(figure, left=0.62, bottom=0.52))
-    values = [float(point[key]) for point in points]
-    _cost_axis(axes, values, spell)
-    for point, value in zip(points, values, strict=True):
+    axes = figure.add_axes(_frame(figure, left=0.66, bottom=0.62))
+    edge = _cost_axis(axes, points, key, spell)
+    places = [min(float(point[key]), edge) for point in points]
+    for point, place in zip(points, places, strict=True):
         colour = _ACCENT if point["recommended"] else _SERIES
-        baseline = point["engine"] != "llama.cpp"
+        beyond = point[key] > edge
         axes.vlines(
-            value, 100 * point["exact_low"], 100 * point["exact_high"],
-            color=colour, linewidth=1.1, alpha=0.55, zorder=2,
-        )  # fmt: skip
+            place,
+            100 * point["exact_low"],
+            100 * point["exact_high"],
+            color=colour,
+            linewidth=1.2,
+            alpha=0.5,
+            zorder=2,
+        )
         identifier = f"point-{point['name']}"
         axes.plot(
-            [value], [100 * point["exact"]], gid=identifier, zorder=3,
-            marker="D" if baseline else "o", markersize=8 if point["recommended"] else 6,
-            markerfacecolor=_PAPER if baseline else colour, markeredgecolor=colour,
+            [place],
+            [100 * point["exact"]],
+            gid=identifier,
+            zorder=3,
+            clip_on=False,
+            marker=">" if beyond else "o" if point["engine"] == "llama.cpp" else "D",
+            markersize=9 if point["recommended"] else 7,
+            markerfacecolor=colour if point["engine"] == "llama.cpp" else _PAPER,
+            markeredgecolor=colour,
             markeredgewidth=1.4,
-        )  # fmt: skip
+        )
         titles[identifier] = (
-            f"{point['name']}: {spell(value)}, {figures.percent(point['exact'])} exact match "
+            f"{point['name']}: {spell(point[key])}, {figures.percent(point['exact'])} exact match "
             f"({point['exact_low'] * 100:.1f}–{point['exact_high'] * 100:.1f})"
         )
     _share_axis(axes, points)
@@ -186,26 +199,47 @@ def _scatter(
     axes.set_title("exact match, %", loc="left", color=_MUTED)
     labels.place(
         axes,
-        [(value, 100 * point["exact"]) for point, value in zip(points, values, strict=True)],
-        [point["name"] for point in points],
+        [(place, 100 * point["exact"]) for point, place in zip(points, places, strict=True)],
+        [
+            f"{point['name']}: {spell(point[key])}" if point[key] > edge else point["name"]
+            for point in points
+        ],
         [_ACCENT if point["recommended"] else _INK for point in points],
         _MUTED,
+        [
+            (place, 100 * point["exact_low"], 100 * point["exact_high"])
+            for point, place in zip(points, places, strict=True)
+        ],
     )
 
 
-def _cost_axis(axes: Axes, values: Sequence[float], spell: Callable[[float], str]) -> None:
-    """The horizontal axis: linear, or logarithmic where the baseline would squeeze the rest."""
-    if max(values) / min(values) > _LOG_ABOVE_RATIO:
+def _cost_axis(
+    axes: Axes, points: Sequence[dict[str, Any]], key: str, spell: Callable[[float], str]
+) -> float:
+    """The horizontal axis, made for the GGUF variants.
+
+    Returns:
+        The right edge, in data units: a baseline beyond it is drawn there as an arrow, since an
+        axis that held it would squeeze what the reader has to tell apart.
+    """
+    values = [float(point[key]) for point in points if point["engine"] == "llama.cpp"]
+    low, high = min(values), max(values)
+    others = [float(point[key]) for point in points if point["engine"] != "llama.cpp"]
+    if high / low > _LOG_ABOVE_RATIO:
         axes.set_xscale("log")
-        axes.set_xlim(min(values) / 1.5, max(values) * 1.9)
+        low, high = low / 1.4, high * 2
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_minor_formatter(NullFormatter())
-        axes.tick_params(axis="x", which="minor", length=0)
     else:
-        margin = 0.12 * (max(values) - min(values)) or 0.5 * values[0]
-        axes.set_xlim(max(0.0, min(values) - margin), max(values) + 1.6 * margin)
-        axes.xaxis.set_major_locator(MaxNLocator(5))
+        span = max(high - low, 0.1 * high)
+        low, high = max(0.0, low - 0.15 * span), high + 0.35 * span
+        if others and max(others) < high + 2 * span:
+            high = max(others) + 0.3 * span
+        axes.xaxis.set_major_locator(MaxNLocator(5, steps=_STEPS))
+    axes.set_xlim(low, high)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _place: _tick(value, spell)))
+    axes.tick_params(which="both", length=0)
+    return high
 
 
 def _tick(value: float, spell: Callable[[float], str]) -> str:
@@ -221,14 +255,14 @@ def _share_axis(axes: Axes, points: Sequence[dict[str, Any]]) -> None:
     high = max(100 * point["exact_high"] for point in points)
     margin = max(0.06 * (high - low), 0.1)
     axes.set_ylim(max(0.0, low - margin), min(100.0 + margin, high + margin))
-    axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
+    axes.yaxis.set_major_locator(MaxNLocator(6, steps=_STEPS))
     axes.tick_params(length=0)
 
 
 def _bars(figure: Figure, titles: dict[str, str], points: Sequence[dict[str, Any]]) -> None:
     """Size of each variant, largest on top, with bits a weight."""
     ordered = sorted(points, key=lambda point: point["size_bytes"])
-    axes = figure.add_axes(_frame(figure, left=1.25, bottom=0.3))
+    axes = figure.add_axes(_frame(figure, left=_NAME_INCHES, bottom=0.1))
     largest = max(point["size_bytes"] for point in ordered)
     for row, point in enumerate(ordered):
         identifier = f"bar-{point['name']}"
@@ -245,7 +279,7 @@ def _bars(figure: Figure, titles: dict[str, str], points: Sequence[dict[str, Any
         titles[identifier] = f"{point['name']}: {spelled}"
     axes.set_yticks(range(len(ordered)), [point["name"] for point in ordered])
     axes.tick_params(length=0, labelcolor=_INK)
-    axes.set_xlim(0, 1.28 if figure.get_figwidth() > 6 else 1.55)
+    axes.set_xlim(0, 1.28 if figure.get_figwidth() > 6 else 1.9)
     axes.set_ylim(-0.6, len(ordered) - 0.4)
     axes.xaxis.set_visible(False)
     axes.grid(visible=False)
@@ -255,17 +289,21 @@ def _bars(figure: Figure, titles: dict[str, str], points: Sequence[dict[str, Any
 def _curve(figure: Figure, titles: dict[str, str], curve: Sequence[dict[str, Any]]) -> None:
     """Loss above, exact match on the validation rows below, over the steps."""
     evaluated = [one for one in curve if one.get("eval_exact_match") is not None]
-    left, bottom, width, height = _frame(figure, left=0.62, bottom=0.52)
+    left, bottom, width, height = _frame(figure, left=0.66, bottom=0.62)
     panels = 2 if evaluated else 1
-    gap = 0.4 / figure.get_figheight()
+    gap = 0.45 / figure.get_figheight()
     each = (height - gap * (panels - 1)) / panels
     upper = figure.add_axes((left, bottom + (each + gap) * (panels - 1), width, each))
     drawn = [
         _line(upper, titles, curve, "loss", "training", _SERIES, ""),
         _line(upper, titles, curve, "eval_loss", "validation", _ACCENT, "o"),
     ]
-    upper.set_title("loss, logarithmic", loc="left", color=_MUTED)
-    upper.set_yscale("log")
+    upper.set_title("loss", loc="left", color=_MUTED)
+    if all(
+        one[key] > 0 for one in curve for key in ("loss", "eval_loss") if one.get(key) is not None
+    ):
+        upper.set_title("loss, logarithmic", loc="left", color=_MUTED)
+        upper.set_yscale("log")
     upper.yaxis.set_major_formatter(FuncFormatter(lambda value, _place: f"{value:g}"))
     upper.yaxis.set_minor_formatter(NullFormatter())
     upper.tick_params(length=0, which="both")
@@ -281,10 +319,10 @@ def _curve(figure: Figure, titles: dict[str, str], curve: Sequence[dict[str, Any
         scaled = [one | {"share": 100 * one["eval_exact_match"]} for one in evaluated]
         _line(last, titles, scaled, "share", "exact match", _ACCENT, "o")
         last.set_title("exact match on validation rows, %", loc="left", color=_MUTED)
-        last.yaxis.set_major_locator(MaxNLocator(4))
+        last.yaxis.set_major_locator(MaxNLocator(4, steps=_STEPS))
         last.set_ylim(top=101)
         last.tick_params(length=0)
-    last.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    last.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=_STEPS))
     last.set_xlabel("step")
 
 
@@ -321,6 +359,6 @@ def _frame(figure: Figure, left: float, bottom: float) -> tuple[float, float, fl
     return (
         left / width,
         bottom / height,
-        1 - (left + 0.12) / width,
-        1 - (bottom + 0.3) / height,
+        1 - (left + 0.14) / width,
+        1 - (bottom + 0.36) / height,
     )

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 Point = tuple[float, float]
 
 _CLEARANCE = 6.0
-_RADII = (9.0, 15.0, 22.0, 30.0, 40.0, 52.0, 66.0)
-_DIRECTIONS = 16
+_ROWS = 9
+_ROW_STEP = 0.7
 _LEADER_FROM = 16.0
 
 
@@ -25,6 +25,7 @@ def place(
     names: Sequence[str],
     colours: Sequence[str],
     leader: str,
+    bars: Sequence[tuple[float, float, float]] = (),
 ) -> None:
     """Writes each name at the nearest free place around its point, with a thin line if far off.
 
@@ -34,11 +35,13 @@ def place(
         names: One a point.
         colours: Of the names.
         leader: Colour of the thin lines.
+        bars: Vertical lines to keep clear of where possible: x, and y from and to.
     """
     frame = axes.get_window_extent()
     centres: list[Point] = [
         (float(x), float(y)) for x, y in (axes.transData.transform(point) for point in points)
     ]
+    crossing = [_ends(axes, bar) for bar in bars]
     taken: list[Bbox] = []
     # Crowded points first: they have the fewest places to go.
     order = sorted(range(len(points)), key=lambda one: -_crowd(centres, one))
@@ -50,12 +53,16 @@ def place(
         box = text.get_window_extent()
         best = min(
             _offsets(box.width, box.height),
-            key=lambda offset: _cost(box, offset, frame, taken, centres, index),
+            key=lambda offset: (
+                _cost(box, offset, frame, taken, centres, index)
+                + 25 * _crossed(box.translated(*offset), crossing)
+            ),
         )
         text.set_position(best)
         taken.append(box.translated(*best).padded(1.5))
-        if _gap(box, best) > _LEADER_FROM:
-            _draw_leader(axes, centres[index], box.translated(*best), leader)
+        moved = box.translated(*best)
+        if _gap(box, best) > _LEADER_FROM or _belongs_elsewhere(moved, centres, index):
+            _draw_leader(axes, centres[index], moved, leader)
 
 
 def _crowd(centres: Sequence[Point], index: int) -> int:
@@ -63,18 +70,13 @@ def _crowd(centres: Sequence[Point], index: int) -> int:
 
 
 def _offsets(width: float, height: float) -> list[Point]:
-    """Places for a label's centre: rings around the point, the right side first."""
-    turns = sorted(
-        (2 * math.pi * step / _DIRECTIONS for step in range(_DIRECTIONS)),
-        key=lambda turn: (round(1 - math.cos(turn), 6), -math.sin(turn)),
-    )
-    return [
-        (
-            math.cos(turn) * (radius + width / 2),
-            math.sin(turn) * (radius + height / 2),
-        )
-        for radius, turn in itertools.product(_RADII, turns)
-    ]
+    """Places for a label's centre: beside the point, then in rows above and below it."""
+    beside = _CLEARANCE + 3 + width / 2
+    places = [(beside, 0.0), (-beside, 0.0)]
+    for row, sign in itertools.product(range(_ROWS), (1, -1)):
+        up = sign * (_CLEARANCE + 2 + height * (0.5 + _ROW_STEP * row))
+        places += [(x, up) for x in (0.0, width / 2, -width / 2, beside, -beside)]
+    return places
 
 
 def _cost(
@@ -87,7 +89,9 @@ def _cost(
 ) -> float:
     """Overlaps weigh more than any distance; of free places the nearest wins."""
     moved = box.translated(*offset)
-    cost = _gap(box, offset) + (0.0 if offset[0] > 0 else 2.0)
+    cost = _gap(box, offset) + 0.02 * abs(offset[0]) + (0.0 if offset[0] > 0 else 2.0)
+    cost += 6.0 * (offset[1] != 0)
+    cost += 20.0 * _belongs_elsewhere(moved, centres, index)
     cost += 1e3 * sum(_area(moved, other) > 0 for other in taken)
     for number, (x, y) in enumerate(centres):
         near = (
@@ -102,6 +106,31 @@ def _cost(
         and moved.y1 <= frame.y1
     )
     return cost if inside else cost + 2e3
+
+
+def _belongs_elsewhere(box: Bbox, centres: Sequence[Point], index: int) -> bool:
+    """Whether a reader would take the label for another point's."""
+    away = [_away(box, centre) for centre in centres]
+    return any(away[index] > one - 2 for number, one in enumerate(away) if number != index)
+
+
+def _away(box: Bbox, point: Point) -> float:
+    """Distance from a point to the label."""
+    return math.hypot(
+        max(box.x0 - point[0], 0.0, point[0] - box.x1),
+        max(box.y0 - point[1], 0.0, point[1] - box.y1),
+    )
+
+
+def _ends(axes: Axes, bar: tuple[float, float, float]) -> tuple[float, float, float]:
+    """A bar in display coordinates."""
+    x, low, high = bar
+    (x0, y0), (_, y1) = axes.transData.transform([(x, low), (x, high)])
+    return float(x0), float(y0), float(y1)
+
+
+def _crossed(box: Bbox, bars: Sequence[tuple[float, float, float]]) -> int:
+    return sum(box.x0 < x < box.x1 and low < box.y1 and box.y0 < high for x, low, high in bars)
 
 
 def _area(one: Bbox, other: Bbox) -> float:
