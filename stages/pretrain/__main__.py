@@ -22,12 +22,13 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from importlib.metadata import version
-from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 from stages.data.corpus import corpus
+from stages.data.generate import generate
+from stages.pretrain.packing import Shard, make, shard_seed, stream
 
 MANIFEST = "manifest.json"
 # Shards are numbered from 0; what is never trained on comes from far above.
@@ -47,7 +48,7 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m stages.pretrain", description=__doc__)
     steps = parser.add_subparsers(dest="step", required=True)
     tokenizer = steps.add_parser("tokenizer", help="train the tokenizer on generated rows")
-    tokenizer.add_argument("--rows", type=int, default=60_000)
+    tokenizer.add_argument("--texts", type=int, default=30_000)
     tokenizer.add_argument("--vocabulary", type=int, default=4096, help="pieces")
     tokenizer.add_argument("--out", type=Path, required=True)
 
@@ -62,7 +63,7 @@ def _parse() -> argparse.Namespace:
     trainer.add_argument("--learning-rate", type=float, default=2e-3)
     trainer.add_argument("--warmup-steps", type=int, default=200)
     trainer.add_argument("--prompt-weight", type=float, default=0.3)
-    trainer.add_argument("--shard-rows", type=int, default=8_000)
+    trainer.add_argument("--shard-texts", type=int, default=8_000)
     trainer.add_argument("--processes", type=int, default=max(1, _cores() - 2))
     trainer.add_argument("--report-every", type=int, default=100, help="steps")
     trainer.add_argument("--fresh-rows", type=int, default=1_500, help="rows for exact match")
@@ -82,8 +83,8 @@ def make_tokenizer(given: argparse.Namespace) -> None:
     """Trains the tokenizer and writes its files."""
     from stages.pretrain import tokenizer
 
-    rows = corpus(seed=given.data_seed, shard=TOKENIZER_SHARD, count=given.rows)
-    tokenizer.train(tokenizer.training_text(rows), given.out, given.vocabulary)
+    texts = corpus(shard_seed(given.data_seed, TOKENIZER_SHARD), given.texts)
+    tokenizer.train(tokenizer.training_text(texts, given.data_seed), given.out, given.vocabulary)
     print(f"tokenizer of {given.vocabulary} pieces written to {given.out}", flush=True)
 
 
@@ -94,12 +95,11 @@ def train(given: argparse.Namespace) -> None:
     import torch
 
     from stages.pretrain import loop, model, tokenizer
-    from stages.pretrain.packing import Shard, make, stream
 
     started_sec = time.monotonic()
     torch.manual_seed(given.data_seed)
     torch.set_float32_matmul_precision("high")
-    first = Shard(given.data_seed, 0, given.shard_rows, given.width, given.tokenizer)
+    first = Shard(given.data_seed, 0, given.shard_texts, given.width, given.tokenizer)
     network = model.build(tokenizer.load(given.tokenizer).vocab_size(), given.hidden, given.layers)
     on_gpu = given.device == "cuda"
     network.set_attn_implementation("flex_attention" if on_gpu else "sdpa")
@@ -162,7 +162,11 @@ def evaluate(given: argparse.Namespace) -> None:
 
 
 def _measure(folder: Path, data_seed: int, count: int, device: str, *, constrained: bool) -> None:
-    """Scores a model on rows of unused shards, written freely and, if asked, over the trie."""
+    """Scores a model on rows of an unused seed, written freely and, if asked, over the trie.
+
+    `train` rows have the frames and goods that the model was trained on, in new combinations;
+    those of `validation` it never saw.
+    """
     from stages.intent import decode
     from stages.intent.metrics import score, summarize
     from stages.intent.trie import AnswerTrie
@@ -170,23 +174,28 @@ def _measure(folder: Path, data_seed: int, count: int, device: str, *, constrain
 
     use_all_cores()
     engine = HFEngine.load(folder, dtype="float32", device=device)
-    rows = list(islice(corpus(seed=data_seed, shard=FRESH_SHARD, count=count), count))
-    prompts = [decode.prompt_tokens(engine, row.catalog, row.message) for row in rows]
-    texts = [engine.decode(ids) for ids in engine.greedy_batch(prompts, 96, 256)]
-    found = {"greedy": summarize(rows, [score(r, t) for r, t in zip(rows, texts, strict=True)])}
-    if constrained:
-        answers = [
-            decode.constrained(engine, AnswerTrie(engine.encode, row.catalog), prompt).answer
-            for row, prompt in zip(rows, prompts, strict=True)
-        ]
-        found["constrained"] = summarize(
-            rows, [score(r, a.to_json()) for r, a in zip(rows, answers, strict=True)]
-        )
-    for name, summary in found.items():
-        by_language = {k: round(v["value"], 4) for k, v in summary["by_language"].items()}
-        print(f"{name}: exact {summary['exact']['value']:.4f} of {count} {by_language}", flush=True)
+    found: dict[str, Any] = {}
+    for split in ("train", "validation"):
+        rows = list(generate(shard_seed(data_seed, FRESH_SHARD), split, count))
+        prompts = [decode.prompt_tokens(engine, row.catalog, row.message) for row in rows]
+        texts = [engine.decode(ids) for ids in engine.greedy_batch(prompts, 96, 256)]
+        answers = {"greedy": texts}
+        if constrained:
+            answers["constrained"] = [
+                decode.constrained(
+                    engine, AnswerTrie(engine.encode, row.catalog), prompt
+                ).answer.to_json()
+                for row, prompt in zip(rows, prompts, strict=True)
+            ]
+        for way, written in answers.items():
+            summary = summarize(rows, [score(r, t) for r, t in zip(rows, written, strict=True)])
+            found.setdefault(split, {})[way] = summary
+            by_language = {k: round(v["value"], 4) for k, v in summary["by_language"].items()}
+            fields = {k: round(summary[k]["value"], 4) for k in ("action", "product", "quantity")}
+            print(f"{split} {way}: exact {summary['exact']['value']:.4f} of {count}", flush=True)
+            print(f"  {fields} {by_language}", flush=True)
     manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    _write_manifest(folder, manifest | {"fresh_rows": manifest.get("fresh_rows", {}) | found})
+    _write_manifest(folder, manifest | {"fresh_rows": found})
 
 
 def _write_manifest(folder: Path, manifest: dict[str, Any]) -> None:

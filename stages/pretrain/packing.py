@@ -1,4 +1,4 @@
-"""From rows to packed training batches: several whole rows side by side, never cut."""
+"""From generated texts to packed training batches: several whole texts in a line, never cut."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ import numpy
 import sentencepiece
 
 from stages.data.corpus import corpus
-from stages.intent.prompt import render
-from stages.intent.rows import Row
 from stages.pretrain.tokenizer import BOS, EOS, PAD
 
 OPEN_LINES = 32
@@ -25,12 +23,12 @@ NOTHING, PROMPT, ANSWER = 0, 1, 2
 
 @dataclass(frozen=True)
 class Packed:
-    """Packed rows, each array `(lines, width)`.
+    """Packed texts, each array `(lines, width)`.
 
     Attributes:
         tokens: token ids.
-        documents: which row of its line a token belongs to, from 1; 0 is padding. Attention stays
-            within a row.
+        documents: which text of its line a token belongs to, from 1; 0 is padding. Attention stays
+            within a text.
         targets: what the token's successor is: `NOTHING` to learn, `PROMPT` text or `ANSWER`.
     """
 
@@ -39,15 +37,19 @@ class Packed:
     targets: numpy.ndarray
 
 
-def encode(processor: sentencepiece.SentencePieceProcessor, row: Row) -> tuple[list[int], int]:
-    """Token ids of a row, `[BOS] prompt answer [EOS]`, and how many of them the prompt has."""
-    prompt = [BOS, *processor.encode(render(row.prompt))]
-    return [*prompt, *processor.encode(row.completion), EOS], len(prompt)
+Encoded = tuple[list[int], int]
+"""Token ids of a text, `[BOS] prompt answer [EOS]`, and how many of them the prompt has."""
 
 
-def pack(rows: Iterable[tuple[list[int], int]], width: int) -> Packed:
-    """Packs encoded rows into lines of `width` tokens, best fit first; longer rows are left out."""
-    lines = list(_fill(rows, width))
+def encode(processor: sentencepiece.SentencePieceProcessor, prompt: str, answer: str) -> Encoded:
+    """Tokenizes a text's two parts apart."""
+    first = [BOS, *processor.encode(prompt)]
+    return [*first, *processor.encode(answer), EOS], len(first)
+
+
+def pack(texts: Iterable[Encoded], width: int) -> Packed:
+    """Packs texts into lines of `width` tokens, best fit first; longer ones are left out."""
+    lines = list(_fill(texts, width))
     tokens = numpy.full((len(lines), width), PAD, dtype=numpy.uint16)
     documents = numpy.zeros((len(lines), width), dtype=numpy.uint8)
     targets = numpy.full((len(lines), width), NOTHING, dtype=numpy.uint8)
@@ -63,12 +65,10 @@ def pack(rows: Iterable[tuple[list[int], int]], width: int) -> Packed:
     return Packed(tokens, documents, targets)
 
 
-def _fill(
-    rows: Iterable[tuple[list[int], int]], width: int
-) -> Iterator[list[tuple[list[int], int]]]:
+def _fill(texts: Iterable[Encoded], width: int) -> Iterator[list[Encoded]]:
     free: list[int] = []
-    lines: list[list[tuple[list[int], int]]] = []
-    for ids, prompt in rows:
+    lines: list[list[Encoded]] = []
+    for ids, prompt in texts:
         if len(ids) > width:
             continue
         fitting = [(room, at) for at, room in enumerate(free) if room >= len(ids)]
@@ -89,11 +89,11 @@ def _fill(
 
 @dataclass(frozen=True)
 class Shard:
-    """One piece of the corpus; its rows depend on the seed and the number alone."""
+    """One piece of the corpus; its texts depend on the seed and the number alone."""
 
     seed: int
     number: int
-    rows: int
+    texts: int
     width: int
     tokenizer: Path
 
@@ -103,8 +103,13 @@ def make(shard: Shard) -> Packed:
     processor = sentencepiece.SentencePieceProcessor(
         model_file=str(shard.tokenizer / "tokenizer.model")
     )
-    rows = corpus(seed=shard.seed, shard=shard.number, count=shard.rows)
-    return pack((encode(processor, row) for row in rows), shard.width)
+    texts = corpus(shard_seed(shard.seed, shard.number), shard.texts)
+    return pack((encode(processor, *text) for text in texts), shard.width)
+
+
+def shard_seed(seed: int, number: int) -> int:
+    """The generator's seed for a shard: no two shards of any two data seeds share one."""
+    return seed * 1_000_000_000 + number
 
 
 def stream(

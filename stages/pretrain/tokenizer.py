@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from random import Random
 
 import sentencepiece
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-from stages.intent.rows import Row
+from stages.data.products import brands, invented_name
 
 VOCABULARY = 4096
 UNK, BOS, EOS, PAD, NEWLINE = 0, 1, 2, 3, 4
@@ -28,16 +30,34 @@ REQUIRED_CHARS = (
 )
 
 
-def training_text(rows: Iterable[Row]) -> Iterator[str]:
-    """The lines a tokenizer learns from: each product line once, every message and answer."""
+def training_text(texts: Iterable[tuple[str, str]], seed: int) -> Iterator[str]:
+    """The lines a tokenizer learns from.
+
+    Product lines come once each, as printed and as people type them, and every brand in them is
+    replaced by a fresh invented one: a brand must be spelled from syllables whether the model has
+    seen it or not.
+    """
+    rng = Random(seed)
+    known = frozenset(name.lower() for name in brands("train"))
+
+    def anew(word: re.Match[str]) -> str:
+        if word[0].lower() not in known:
+            return word[0]
+        name = invented_name(rng)
+        return name if word[0][0].isupper() else name.lower()
+
     seen: set[str] = set()
-    for row in rows:
-        for line in row.catalog:
-            if line not in seen:
-                seen.add(line)
+    for text in texts:
+        for line in "\n".join(text).split("\n"):
+            if line.endswith(":"):
                 yield line
-        yield row.message
-        yield row.completion
+            elif line and line not in seen:
+                seen.add(line)
+                fresh = _WORD.sub(anew, line)
+                yield from (fresh, fresh.lower())
+
+
+_WORD = re.compile(r"[^\W\d_]+")
 
 
 def train(lines: Iterable[str], folder: Path, vocabulary: int = VOCABULARY) -> None:
@@ -49,7 +69,7 @@ def train(lines: Iterable[str], folder: Path, vocabulary: int = VOCABULARY) -> N
     """
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=(line for text in lines for line in text.split("\n") if line),
+        sentence_iterator=iter(lines),
         model_writer=model,
         model_type="bpe",
         vocab_size=vocabulary,

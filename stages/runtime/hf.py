@@ -73,10 +73,7 @@ class HFEngine:
         return int(self.tokenizer.eos_token_id)
 
     def encode(self, text: str) -> list[int]:
-        ids: list[int] = self.tokenizer.encode(
-            text, add_special_tokens=False, split_special_tokens=True
-        )
-        return ids
+        return encode(self.tokenizer, text)
 
     def decode(self, tokens: Sequence[int]) -> str:
         text: str = self.tokenizer.decode(list(tokens), clean_up_tokenization_spaces=False)
@@ -145,6 +142,12 @@ class HFEngine:
 def load_tokenizer(folder: Path) -> Any:
     """The tokenizer of a model folder, from its files alone."""
     return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+
+
+def encode(tokenizer: Any, text: str) -> list[int]:
+    """Token ids of a text alone: nothing is added, and special tokens in it are plain text."""
+    ids: list[int] = tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
+    return ids
 
 
 def _by_length(items: Sequence[Sequence[int]], batch: int) -> Iterator[list[int]]:

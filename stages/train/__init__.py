@@ -1,0 +1,1 @@
+"""Stage `train`: QLoRA on the rows, then a merge into the full-precision base."""
