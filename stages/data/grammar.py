@@ -163,8 +163,10 @@ def _words(wording: Wording) -> set[str]:
 
 
 def _key(wording: Wording) -> str:
-    """A wording without case and punctuation; two frames that share one are no two frames."""
-    return " ".join(_WORD.findall(" ".join(wording).lower()))
+    """A wording without case, punctuation and kind of slot: frames that share one are alike."""
+    slots = ["p" if slot in ("qp", "qx") else slot for slot in wording[1::2]]
+    texts = [text for pair in zip(wording[::2], [*slots, ""], strict=True) for text in pair]
+    return " ".join(_WORD.findall(" ".join(texts).lower()))
 
 
 def _deal(frames: list[Frame]) -> dict[str, dict[str, tuple[tuple[Frame, ...], ...]]]:
@@ -195,7 +197,10 @@ def _deal(frames: list[Frame]) -> dict[str, dict[str, tuple[tuple[Frame, ...], .
         take("train", frame)
     held: list[tuple[str, Frame]] = []
     for split, frame in waiting:  # first the frames that no choice of wording can keep out
-        if any(_words(w) <= words[frame.action] and _key(w) not in taken for w in frame.wordings):
+        known = words[frame.action]
+        free = [wording for wording in frame.wordings if _key(wording) not in taken]
+        # A frame of no words ("{p}: {q}") is every language's.
+        if any(_words(wording) and _words(wording) <= known for wording in free):
             held.append((split, frame))
         else:
             dealt["train"].append(frame)
@@ -209,7 +214,8 @@ def _deal(frames: list[Frame]) -> dict[str, dict[str, tuple[tuple[Frame, ...], .
         if kept:
             home, one = split, replace(frame, wordings=kept)
         else:  # its wordings are another split's
-            home, one = taken[_key(frame.wordings[0])], frame
+            home = next(taken[key] for key in map(_key, frame.wordings) if key in taken)
+            one = frame
         dealt[home].append(one)
         take(home, one)
     return {split: {a: _by_register(dealt[split], a) for a in ACTIONS} for split in SPLITS}

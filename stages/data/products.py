@@ -17,43 +17,19 @@ SPLITS = ("train", "validation", "test")
 PER_FAMILY = 160
 BRANDS_PER_SPLIT = {"train": 400, "validation": 60, "test": 60}
 
+# fmt: off
 _ONSETS = [
-    "b",
-    "br",
-    "c",
-    "cr",
-    "d",
-    "dr",
-    "f",
-    "fl",
-    "g",
-    "gl",
-    "h",
-    "j",
-    "k",
-    "kl",
-    "l",
-    "m",
-    "n",
-    "p",
-    "pr",
-    "qu",
-    "r",
-    "s",
-    "sk",
-    "st",
-    "t",
-    "tr",
-    "v",
-    "w",
-    "z",
-    "zh",
-    "th",
-    "sh",
+    "b", "br", "c", "cr", "d", "dr", "f", "fl", "g", "gl", "h", "j", "k", "kl", "l", "m", "n", "p",
+    "pr", "qu", "r", "s", "sk", "st", "t", "tr", "v", "w", "z", "zh", "th", "sh",
 ]
+# fmt: on
 _VOWELS = ["a", "a", "e", "e", "i", "i", "o", "o", "u", "ia", "ea", "io", "y"]
-# Mostly open syllables.
-_CODAS = [""] * 7 + ["l", "n", "r", "s", "x", "nt", "rk", "ll", "m", "th", "nd", "ck"]
+# fmt: off
+_CODAS = [
+    "", "", "", "", "", "", "",  # mostly open syllables
+    "l", "n", "r", "s", "x", "nt", "rk", "ll", "m", "th", "nd", "ck",
+]
+# fmt: on
 
 
 @dataclass(frozen=True, slots=True)
