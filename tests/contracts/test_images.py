@@ -189,20 +189,24 @@ def inspect(image: str) -> dict[str, Any]:
     return found
 
 
-def layers(image: str) -> dict[str, int]:
-    """Unpacked size (bytes) of each layer of an image, by digest."""
-    steps = subprocess.run(
-        ["docker", "history", "--no-trunc", "--human=false", "--format={{.Size}} {{.CreatedBy}}",
+def history(image: str) -> list[dict[str, str]]:
+    """What made each layer of an image, the newest first."""
+    shown = subprocess.run(
+        ["docker", "history", "--no-trunc", "--human=false", "--format={{json .}}",
          f"cartwright/{image}:local"],
         capture_output=True, text=True, check=True,
-    ).stdout.splitlines()  # fmt: skip
+    ).stdout  # fmt: skip
+    return [json.loads(line) for line in shown.splitlines()]
+
+
+def layers(image: str) -> dict[str, int]:
+    """Unpacked size (bytes) of each layer of an image, by digest."""
+    # Other instructions change the image's settings and leave no layer; the base image's layer
+    # has no instruction at all where it was imported.
+    makes_layer = re.compile(r"RUN|COPY|ADD|WORKDIR|/bin/sh|#|$")
+    steps = [step for step in reversed(history(image)) if makes_layer.match(step["CreatedBy"])]
     digests = inspect(image)["RootFS"]["Layers"]
-    # Newest first. Other instructions change the image's settings and leave no layer; the base
-    # image's layer has no instruction at all where it was imported.
-    made = [step.split(" ", 1) for step in reversed(steps)]
-    sizes = [int(size) for size, by in made if re.match(r"RUN|COPY|ADD|WORKDIR|/bin/sh|#|$", by)]
-    assert len(sizes) == len(digests), steps
-    return dict(zip(digests, sizes, strict=True))
+    return dict(zip(digests, (int(step["Size"]) for step in steps), strict=True))
 
 
 @pytest.mark.docker
@@ -221,14 +225,10 @@ def test_an_image_runs_as_nobody_and_says_where_it_is_from(image: str) -> None:
 @pytest.mark.docker
 @pytest.mark.parametrize("image", CPU_IMAGES)
 def test_no_secret_is_left_in_an_image(image: str) -> None:
-    name = f"cartwright/{image}:local"
-    history = subprocess.run(
-        ["docker", "history", "--no-trunc", "--format={{.CreatedBy}}", name],
-        capture_output=True, text=True, check=True,
-    ).stdout  # fmt: skip
-    assert "BEGIN CERTIFICATE" not in history
+    assert not any("BEGIN CERTIFICATE" in step["CreatedBy"] for step in history(image))
     left = subprocess.run(
-        ["docker", "run", "--rm", "--network=none", "--entrypoint=find", name,
+        ["docker", "run", "--rm", "--network=none", "--entrypoint=find",
+         f"cartwright/{image}:local",
          "/run/secrets", "/root/.cache", "/tmp", "/opt/tools", "/wheels", "-type", "f"],
         capture_output=True, text=True, check=False,
     ).stdout.split()  # fmt: skip
