@@ -21,19 +21,19 @@ class Params:
         hf_dtypes: dtypes of the baseline; empty for none.
         latency_rows: timed requests a round and variant.
         rounds: rounds, in each of which every variant takes its turn.
-        warmup: requests before the first that counts, in each process.
+        warmup: requests that do not count, before each turn of a variant.
         context_tokens: longest prompt with its answer.
         seed: which rows are taken.
     """
 
     threads: int = 0
     rows: int = 0
-    free_rows: int = 100
-    hf_rows: int = 200
+    free_rows: int = 60
+    hf_rows: int = 120
     hf_dtypes: tuple[str, ...] = ("float32",)
-    latency_rows: int = 20
+    latency_rows: int = 16
     rounds: int = 5
-    warmup: int = 3
+    warmup: int = 2
     context_tokens: int = 2048
     seed: int = 0
 

@@ -11,25 +11,18 @@ from typing import Any
 from stages.bench_cpu.params import Params
 from stages.bench_cpu.process import Worker
 from stages.bench_cpu.variants import TRANSFORMERS, Variant
-from stages.core.hostinfo import memory_limit_bytes
 from stages.intent.metrics import Score, score, summarize
 from stages.intent.rows import Row
+from stages.runtime.share import share_cores
 
 _CHUNK_ROWS = 20
 _REPORT_EVERY_SEC = 3.0
-# Weights, their repacked copy, context, and an interpreter with its libraries.
-_FOOTPRINT_FACTOR = 2
-_FOOTPRINT_BYTES = 400 << 20
-
 Record = Callable[[dict[str, Any]], None]
 
 
 def plan(variants: Sequence[Variant], cores: int) -> tuple[int, int]:
-    """How many processes may run at once and the threads of each, given cores and memory."""
-    largest_bytes = max(variant.memory_bytes for variant in variants)
-    footprint_bytes = _FOOTPRINT_FACTOR * largest_bytes + _FOOTPRINT_BYTES
-    processes = max(1, min(cores, len(variants), memory_limit_bytes() // footprint_bytes))
-    return processes, max(1, cores // processes)
+    """How many processes may run at once and the threads of each."""
+    return share_cores(cores, len(variants), max(variant.memory_bytes for variant in variants))
 
 
 def measure(

@@ -73,7 +73,8 @@ def measure(
                         Worker(one.variant, threads, params.context_tokens)
                     )
                     one.loaded = one.worker.loaded
-                    one.worker.answer(cycle(lines, 0, params.warmup), "constrained")
+                # Threads that slept since the last turn wake up here, not in what is timed.
+                one.worker.answer(cycle(lines, 0, params.warmup), "constrained")
                 _take_turn(one, one.worker, params, lines, number, record)
                 one.memory = one.worker.memory()
                 if not together:

@@ -116,7 +116,7 @@ def _named(numbers: Sequence[int]) -> str:
 
 
 def check_tokens(
-    what: str,
+    name: str,
     texts: Sequence[str],
     reference: Iterable[Sequence[int]],
     ids: Iterable[Sequence[int]],
@@ -124,7 +124,7 @@ def check_tokens(
     """Refuses a file whose tokenizer reads a text differently from the merged model's.
 
     Args:
-        what: what a text is called in the sentence, before its number.
+        name: the file.
         texts: the texts.
         reference: their token ids by the merged model's tokenizer.
         ids: their token ids by the file's tokenizer.
@@ -140,7 +140,7 @@ def check_tokens(
             min(len(one), len(other)),
         )
         raise StageFailed(
-            f"parity gate: the GGUF tokenizer reads {what} {number} differently from the merged "
-            f"model's at token {place} ({list(one[place : place + 4])} became "
+            f"parity gate: {name} tokenizes text {number} differently from the merged model, "
+            f"from token {place} ({list(one[place : place + 4])} became "
             f"{list(other[place : place + 4])}) in {text[:80]!r}"
         )

@@ -12,6 +12,7 @@ import random
 import shutil
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from stages.intent.rows import Row, read_rows
 from stages.intent.trie import AnswerTrie
 from stages.runtime.folders import transformers_folder
 from stages.runtime.gguf_file import Header, read_header
+from stages.runtime.share import share_cores
 
 IMATRIX_FILE = "imatrix.gguf"
 _IMATRIX_CONTEXT_TOKENS = 512
@@ -140,7 +142,10 @@ def _check_parity(
     calibration: Sequence[Row],
     threads: int,
 ) -> list[dict[str, Any]]:
-    """Asks the merged model and every file for the same rows; raises at the first that fell."""
+    """Asks the merged model and every file for the same rows; raises where one fell behind.
+
+    Files are asked side by side: llama.cpp leaves the interpreter to the others while it computes.
+    """
     from stages.gguf import backend
 
     tokenized = [*held_out, *calibration]
@@ -149,25 +154,28 @@ def _check_parity(
     expected_ids = [engine.encode(text) for text in texts]
     reference = _answers("merged", engine, held_out)
     del engine
-    records = [parity.compare("merged", held_out, reference, reference).to_record()]
-    expected = records[0]["exact"]
-    for encoding, path in files.items():
-        engine = backend.gguf_engine(path, threads)
-        parity.check_tokens(f"{path.name}, text", texts, expected_ids, map(engine.encode, texts))
-        compared = parity.compare(
-            encoding, held_out, reference, _answers(encoding, engine, held_out)
-        )
+    baseline = parity.compare("merged", held_out, reference, reference)
+    running, own_threads = share_cores(threads, len(files), files["F16"].stat().st_size)
+
+    def check(encoding: str) -> parity.Parity:
+        engine = backend.gguf_engine(files[encoding], own_threads)
+        parity.check_tokens(files[encoding].name, texts, expected_ids, map(engine.encode, texts))
+        answers = _answers(encoding, engine, held_out)
         engine.close()
+        compared = parity.compare(encoding, held_out, reference, answers)
         agreed = compared.agreement["exact"]["value"]
         print(
-            f"parity {encoding}: {compared.exact:.1%} exact, merged {expected:.1%}, "
+            f"parity {encoding}: {compared.exact:.1%} exact, merged {baseline.exact:.1%}, "
             f"same answer on {agreed:.1%} of {len(held_out)} rows",
             flush=True,
         )
         least = params.min_f16_agreement if encoding == "F16" else 0.0
         parity.gate(compared, params.accepted_drop(encoding), least)
-        records.append(compared.to_record())
-    return records
+        return compared
+
+    with ThreadPoolExecutor(running) as pool:
+        compared = list(pool.map(check, files))
+    return [one.to_record() for one in (baseline, *compared)]
 
 
 def _answers(name: str, engine: Engine, rows: Sequence[Row]) -> list[str]:

@@ -74,11 +74,13 @@ class LlamaEngine:
         self._context = self._make_context(context_tokens, threads, batch_threads or threads)
         self._memory = lib.llama_get_memory(self._context)
         self.context_tokens: int = lib.llama_n_ctx(self._context)
-        self._batch = lib.llama_batch_init(self.context_tokens, 0, 1)
+        self._batch = self._make_batch()
         self._ids = (lib.llama_token * self.context_tokens)()
         self.load_sec = time.perf_counter() - started_sec
         self._bos: int = lib.llama_vocab_bos(self._vocab)
         self._eos: int = lib.llama_vocab_eos(self._vocab)
+        if min(self._bos, self._eos) < 0:
+            raise InputError(f"{path} names no BOS or no EOS token: an intent model needs both")
 
     def _load_model(self, use_mmap: bool) -> Any:
         params = lib.llama_model_default_params()
@@ -107,6 +109,19 @@ class LlamaEngine:
             reason = _messages[0] if _messages else "llama.cpp gives no reason"
             raise InputError(f"{self.path}: no context of {params.n_ctx} tokens: {reason}")
         return context
+
+    def _make_batch(self) -> Any:
+        """A batch of the context's size for one sequence; a pass fills in tokens and positions."""
+        size = self.context_tokens
+        batch = lib.llama_batch_init(size, 0, 1)
+        for index in range(size):
+            batch.n_seq_id[index] = 1
+            batch.seq_id[index][0] = _SEQUENCE
+        self._tokens = np.ctypeslib.as_array(batch.token, shape=(size,))
+        self._positions = np.ctypeslib.as_array(batch.pos, shape=(size,))
+        self._wanted = np.ctypeslib.as_array(batch.logits, shape=(size,))
+        self._wanted[:] = 0
+        return batch
 
     def close(self) -> None:
         """Frees the model; the engine is of no use afterwards."""
@@ -162,16 +177,12 @@ class LlamaEngine:
                 f"{self.context_tokens}; shorten the catalog or raise the context"
             )
         lib.llama_memory_seq_rm(self._memory, _SEQUENCE, n_past, -1)
-        batch = self._batch
-        batch.n_tokens = count
-        for index, token in enumerate(tokens):
-            batch.token[index] = token
-            batch.pos[index] = n_past + index
-            batch.n_seq_id[index] = 1
-            batch.seq_id[index][0] = _SEQUENCE
-            batch.logits[index] = False
-        batch.logits[count - 1] = True
-        status = lib.llama_decode(self._context, batch)
+        self._batch.n_tokens = count
+        self._tokens[:count] = tokens
+        self._positions[:count] = range(n_past, n_past + count)
+        self._wanted[count - 1] = 1
+        status = lib.llama_decode(self._context, self._batch)
+        self._wanted[count - 1] = 0
         if status != 0:
             raise RuntimeError(f"llama_decode returned {status} for {count} tokens at {n_past}")
         pointer = lib.llama_get_logits_ith(self._context, -1)

@@ -250,8 +250,8 @@ def test_f16_must_give_the_same_answers_even_when_as_good() -> None:
 
 
 def test_tokens_must_be_the_same() -> None:
-    parity.check_tokens("text", ["a", "b"], [[1, 2], [3]], [[1, 2], [3]])
-    with pytest.raises(StageFailed, match=r"text 2 differently.*at token 1"):
-        parity.check_tokens("text", ["a", "b"], [[1, 2], [3, 4]], [[1, 2], [3, 5]])
-    with pytest.raises(StageFailed, match="at token 1"):
-        parity.check_tokens("text", ["b"], [[3]], [[3, 5]])
+    parity.check_tokens("m.gguf", ["a", "b"], [[1, 2], [3]], [[1, 2], [3]])
+    with pytest.raises(StageFailed, match=r"m.gguf tokenizes text 2 differently.*from token 1"):
+        parity.check_tokens("m.gguf", ["a", "b"], [[1, 2], [3, 4]], [[1, 2], [3, 5]])
+    with pytest.raises(StageFailed, match="from token 1"):
+        parity.check_tokens("m.gguf", ["b"], [[3]], [[3, 5]])
