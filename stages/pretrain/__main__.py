@@ -20,7 +20,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
@@ -63,6 +63,7 @@ def _parse() -> argparse.Namespace:
     trainer.add_argument("--learning-rate", type=float, default=2e-3)
     trainer.add_argument("--warmup-steps", type=int, default=200)
     trainer.add_argument("--prompt-weight", type=float, default=0.3)
+    trainer.add_argument("--disguised", type=float, default=0.4, help="share of renamed texts")
     trainer.add_argument("--shard-texts", type=int, default=8_000)
     trainer.add_argument("--processes", type=int, default=max(1, _cores() - 2))
     trainer.add_argument("--report-every", type=int, default=100, help="steps")
@@ -99,7 +100,9 @@ def train(given: argparse.Namespace) -> None:
     started_sec = time.monotonic()
     torch.manual_seed(given.data_seed)
     torch.set_float32_matmul_precision("high")
-    first = Shard(given.data_seed, 0, given.shard_texts, given.width, given.tokenizer)
+    first = Shard(
+        given.data_seed, 0, given.shard_texts, given.width, given.tokenizer, given.disguised
+    )
     network = model.build(tokenizer.load(given.tokenizer).vocab_size(), given.hidden, given.layers)
     on_gpu = given.device == "cuda"
     network.set_attn_implementation("flex_attention" if on_gpu else "sdpa")
@@ -114,7 +117,7 @@ def train(given: argparse.Namespace) -> None:
         print(json.dumps(point), flush=True)
 
     with ProcessPoolExecutor(given.processes, get_context("spawn")) as pool:
-        held = make(Shard(given.data_seed, HELD_OUT_SHARD, 2_000, given.width, given.tokenizer))
+        held = make(replace(first, number=HELD_OUT_SHARD, texts=2_000))
         held_out = [
             (
                 held.tokens[at : at + given.lines],

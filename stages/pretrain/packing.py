@@ -8,11 +8,13 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from random import Random
 
 import numpy
 import sentencepiece
 
 from stages.data.corpus import corpus
+from stages.pretrain.disguise import disguise, letter_pieces
 from stages.pretrain.tokenizer import BOS, EOS, PAD
 
 OPEN_LINES = 32
@@ -89,13 +91,18 @@ def _fill(texts: Iterable[Encoded], width: int) -> Iterator[list[Encoded]]:
 
 @dataclass(frozen=True)
 class Shard:
-    """One piece of the corpus; its texts depend on the seed and the number alone."""
+    """One piece of the corpus; its texts depend on the seed and the number alone.
+
+    Attributes:
+        disguised: share of the texts whose goods are renamed.
+    """
 
     seed: int
     number: int
     texts: int
     width: int
     tokenizer: Path
+    disguised: float
 
 
 def make(shard: Shard) -> Packed:
@@ -103,8 +110,16 @@ def make(shard: Shard) -> Packed:
     processor = sentencepiece.SentencePieceProcessor(
         model_file=str(shard.tokenizer / "tokenizer.model")
     )
-    texts = corpus(shard_seed(shard.seed, shard.number), shard.texts)
-    return pack((encode(processor, *text) for text in texts), shard.width)
+    seed = shard_seed(shard.seed, shard.number)
+    rng = Random(seed)
+    pieces = letter_pieces([processor.id_to_piece(i) for i in range(processor.vocab_size())])
+
+    def texts() -> Iterator[tuple[str, str]]:
+        for first, second in corpus(seed, shard.texts):
+            hidden = rng.random() < shard.disguised
+            yield disguise(first, second, pieces, rng) if hidden else (first, second)
+
+    return pack((encode(processor, *text) for text in texts()), shard.width)
 
 
 def shard_seed(seed: int, number: int) -> int:
