@@ -20,7 +20,6 @@ _KEPT = frozenset(
     ("add", "remove", "action", "product", "quantity", "item", "count", "intent", "user")
     + ("the", "shopper", "adds", "removes", "of")
 )
-)
 
 
 def disguise(first: str, second: str, pieces: Sequence[str], rng: Random) -> tuple[str, str]:
