@@ -7,14 +7,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from random import Random
-from typing import Any, TypeVar
+from typing import Any
 
+from stages.data.draw import Weighted, pick
 from stages.data.grammar import Language, Wording, load
 from stages.data.noise import mistype, strip_diacritics, strip_marks
-from stages.data.products import Product, Range, name_words, shop_range
+from stages.data.products import Product, name_words
+from stages.data.shops import Shops
 from stages.intent.rows import ACTIONS, Answer, Row
-
-T = TypeVar("T")
 
 DEFAULT_LANGUAGES = ("english", "croatian", "spanish")
 
@@ -50,22 +50,11 @@ class Noise:
     lower_case: float = 0.4
 
 
-class _Weighted:
-    """Draws a key of a weight table."""
-
-    def __init__(self, table: dict[str, int]) -> None:
-        self.keys = tuple(table)
-        self.sums = tuple(accumulate(table.values()))
-
-    def draw(self, rng: Random) -> str:
-        return self.keys[bisect(self.sums, rng.random() * self.sums[-1])]
-
-
-_FORM, _MENTION = _Weighted(_QUANTITY_FORMS), _Weighted(_MENTIONS)
+_FORM, _MENTION = Weighted(_QUANTITY_FORMS), Weighted(_MENTIONS)
 # Drawing among forms that spell a quantity out.
-_EXPLICIT = _Weighted({k: v for k, v in _QUANTITY_FORMS.items() if k != "omitted"})
-_ALONE = _Weighted({"digits": 45, "word": 35, "idiom": 8, "corrected": 12})
-_QUANTITIES = _Weighted(
+_EXPLICIT = Weighted({k: v for k, v in _QUANTITY_FORMS.items() if k != "omitted"})
+_ALONE = Weighted({"digits": 45, "word": 35, "idiom": 8, "corrected": 12})
+_QUANTITIES = Weighted(
     {
         str(n): w
         for n, w in zip(range(1, 13), (12, 18, 16, 12, 10, 8, 5, 5, 4, 6, 2, 5), strict=True)
@@ -103,49 +92,6 @@ def generate(
         yield writers[index % len(writers)].write(rng, catalog, target, near_miss)
 
 
-class Shops:
-    """Draws catalogs: lines of a few departments, with deliberate near-misses."""
-
-    def __init__(self, split: str, catalog_lines: tuple[int, int]) -> None:
-        self._own = shop_range(split)
-        # Held-out families are few: what else is in their shops is train's, the target never is.
-        self._others: list[Range] = [self._own]
-        if split != "train":
-            self._others.append(shop_range("train"))
-        self._fewest, self._most = catalog_lines
-
-    def draw(self, rng: Random) -> tuple[list[Product], Product, bool]:
-        """A catalog, the product that the message will be about, and whether it has a double."""
-        random = rng.random
-        lines = self._fewest + int(random() * (self._most - self._fewest + 1))
-        own = self._own.products
-        target = _pick(rng, _pick(rng, own))
-        chosen = {target.name: target}
-        near_miss = random() < 0.5
-        if near_miss:
-            family = own[self._own.families.index(target.family)]
-            siblings = 1 + int(random() * 3)
-            for _ in range(20):
-                if len(chosen) > siblings or len(chosen) >= lines:
-                    break
-                other = _pick(rng, family)
-                same = (other.variant == target.variant) + (other.size == target.size)
-                if same + (other.brand == target.brand) >= 2 or random() < 0.1:
-                    chosen[other.name] = other
-        while len(chosen) < lines:
-            shelf = _pick(rng, _pick(rng, self._others).products)
-            if shelf[0].family == target.family and not near_miss:
-                continue
-            product = _pick(rng, shelf)
-            chosen[product.name] = product
-            if random() < 0.25 and len(chosen) < lines:
-                product = _pick(rng, shelf)
-                chosen[product.name] = product
-        catalog = list(chosen.values())
-        rng.shuffle(catalog)
-        return catalog, target, near_miss
-
-
 class Writer:
     """Writes messages of one language and split."""
 
@@ -165,15 +111,15 @@ class Writer:
         random, language = rng.random, self._language
         action = ACTIONS[random() < 0.45]
         groups, sums = self._frames[action]
-        frame = _pick(rng, groups[bisect(sums, random() * sums[-1])])
-        wording = _pick(rng, frame.wordings)
+        frame = pick(rng, groups[bisect(sums, random() * sums[-1])])
+        wording = pick(rng, frame.wordings)
         slots = wording[1::2]
 
         form, quantity = self._quantity(rng, slots)
         mention, kind = self._mention(rng, catalog, target, quantity)
         values = {"p": mention}
         if "o" in slots:
-            values["o"] = _pick(rng, [line for line in catalog if line is not target]).name
+            values["o"] = pick(rng, [line for line in catalog if line is not target]).name
         if "qp" in slots or "qx" in slots:
             values["qp"] = values["qx"] = self._phrase(rng, form, quantity, mention)
         if "q" in slots:
@@ -210,7 +156,7 @@ class Writer:
             return form, 1
         if form == "idiom":
             table = self._language.idioms_alone if "q" in slots else self._language.idioms
-            return form, _pick(rng, tuple(table))
+            return form, pick(rng, tuple(table))
         drawn = _QUANTITIES.draw(rng)
         if drawn == "tail":
             quantity = 13 + int(rng.random() * 88)
@@ -218,13 +164,14 @@ class Writer:
             quantity = 101 + int(rng.random() * 899)
         else:
             quantity = int(drawn)
-        if quantity > 100 and form == "word":
+        # No words beyond a hundred; "1 units" and "x1" are rare in life.
+        if (quantity > 100 and form == "word") or (quantity == 1 and form == "multiplier"):
             form = "digits"
         return form, quantity
 
     def _number(self, rng: Random, quantity: int, as_word: bool) -> str:
         if as_word and quantity in self._language.numbers:
-            return _pick(rng, self._language.numbers[quantity])
+            return pick(rng, self._language.numbers[quantity])
         return str(quantity)
 
     def _corrected(self, rng: Random, quantity: int) -> str:
@@ -236,15 +183,15 @@ class Writer:
             "a": self._number(rng, wrong, as_word),
             "b": self._number(rng, quantity, as_word),
         }
-        return _fill(_pick(rng, self._language.corrections), values)
+        return _fill(pick(rng, self._language.corrections), values)
 
     def _amount(self, rng: Random, form: str, quantity: int) -> str:
         if form == "corrected":
             return self._corrected(rng, quantity)
         if form == "idiom":
-            return _pick(rng, self._language.idioms_alone[quantity])
+            return pick(rng, self._language.idioms_alone[quantity])
         if form == "word":
-            return _pick(rng, self._language.numbers_alone[quantity])
+            return pick(rng, self._language.numbers_alone[quantity])
         return str(quantity)
 
     def _phrase(self, rng: Random, form: str, quantity: int, mention: str) -> str:
@@ -252,12 +199,12 @@ class Writer:
         if form == "corrected":
             return f"{self._corrected(rng, quantity)} {mention}"
         if form == "idiom":
-            number = _pick(rng, language.idioms[quantity])
+            number = pick(rng, language.idioms[quantity])
         else:
             if quantity == 1 and form in ("word", "digits"):
                 form = f"one_{form}"
             number = self._number(rng, quantity, form == "word")
-        return _fill(_pick(rng, language.phrases[form]), {"n": number, "p": mention})
+        return _fill(pick(rng, language.phrases[form]), {"n": number, "p": mention})
 
     def _mention(
         self, rng: Random, catalog: Sequence[Product], target: Product, quantity: int
@@ -296,26 +243,27 @@ class Writer:
         random, language = rng.random, self._language
         parts = list(wording)
         question = parts[-1].endswith("?")
+        opener = pick(rng, language.openers) if random() < 0.25 else ""
+        mark = (", ", "! ", " ", ", ")[int(random() * 4)]
         if random() < 0.28:
-            kind = "any" if random() < 0.5 else action
-            reason = _pick(rng, language.reasons[kind])
+            reason = pick(rng, language.reasons["any" if random() < 0.5 else action])
             # "For 8 people, the milk": a head count beside no quantity could be read as one.
             if not (form == "omitted" and "people" in reason):
                 said = _reason(rng, reason)
+                loud = said[0].upper() + said[1:]
                 if random() < 0.5:
-                    _prepend(parts, said[0].upper() + said[1:] + (". " if random() < 0.8 else ", "))
+                    first = said if opener and mark != "! " else loud
+                    parts[0] = first + (". " if random() < 0.8 else ", ") + parts[0]
                 elif question or random() < 0.5:
-                    parts[-1] += (" " if question else ". ") + said[0].upper() + said[1:]
+                    parts[-1] += (" " if question else ". ") + loud
                 else:
                     parts[-1] += ", " + said
                 question = parts[-1].endswith("?")
+        if opener:
+            parts[0] = opener + mark + parts[0]
         if random() < 0.25:
-            opener = _pick(rng, language.openers)
-            _prepend(parts, opener + (", ", "! ", " ", ", ")[int(random() * 4)])
-        if random() < 0.25:
-            closer = _pick(rng, language.closers)
-            mark = (". ", ", ", "! ", " ")[int(random() * 4)]
-            parts[-1] += (" " if question else mark) + closer
+            end = (". ", ", ", "! ", " ")[int(random() * 4)]
+            parts[-1] += (" " if question else end) + pick(rng, language.closers)
             parts[-1] += "!" if random() < 0.4 else ""
         elif not question and random() < 0.45:
             parts[-1] += "." if random() < 0.85 else "!"
@@ -352,16 +300,8 @@ class Writer:
         return text, "+".join(faults) or "none"
 
 
-def _pick(rng: Random, items: Sequence[T]) -> T:
-    return items[int(rng.random() * len(items))]
-
-
 def _fill(wording: Wording, values: dict[str, str]) -> str:
     return "".join(values[part] if at % 2 else part for at, part in enumerate(wording))
-
-
-def _prepend(parts: list[str], text: str) -> None:
-    parts[0] = text + parts[0]
 
 
 def _shorter(rng: Random, kind: str, product: Product) -> str:
@@ -371,14 +311,17 @@ def _shorter(rng: Random, kind: str, product: Product) -> str:
     if kind == "noun":
         return product.family
     # partial: what tells it from its neighbours, in the order people say it
+    size = product.size
+    if size.split(" ")[0].isdigit():
+        size = f"({size})"  # "tea 20 bags" would ask for twenty
     choice = int(rng.random() * 4)
     if choice == 0:
         return named
     if choice == 1 and product.brand:
         return f"{product.brand} {product.family}"
     if choice == 2:
-        return f"{product.family} {product.size}".strip()
-    return f"{named} {product.size}".strip()
+        return f"{product.family} {size}".strip()
+    return f"{named} {size}".strip()
 
 
 def _plural(text: str) -> str:
@@ -394,14 +337,18 @@ def _plural(text: str) -> str:
 
 
 def _reason(rng: Random, wording: Wording) -> str:
+    """A reason with numbers that fit its language: none that ends in 1 to 4 where a noun follows.
+
+    Croatian counts "85 eura" but "82 eura" and "81 euro".
+    """
     values = {
         "order": str(1000 + int(rng.random() * 9000)),
-        "hour": str(2 + int(rng.random() * 10)),
-        "price": str(5 + int(rng.random() * 95)),
+        "hour": str(5 + int(rng.random() * 7)),
+        "price": str(10 * int(rng.random() * 10) + 5 + int(rng.random() * 5)),
         "day": str(1 + int(rng.random() * 28)),
-        "age": str(20 + int(rng.random() * 60)),
+        "age": str(20 + 5 * int(rng.random() * 13)),
         "house": str(1 + int(rng.random() * 120)),
-        "people": str(3 + int(rng.random() * 20)),
+        "people": str(5 + int(rng.random() * 16)),
         "year": str(10 + int(rng.random() * 15)),
         "minutes": str(5 * (1 + int(rng.random() * 11))),
     }

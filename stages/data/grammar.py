@@ -144,7 +144,8 @@ def _expand(text: str, lists: dict[str, str]) -> list[str]:
         parts.append([o for option in choice.split("|") for o in _options(option, lists)])
         end = match.end()
     parts.append([text[end:]])
-    return [" ".join("".join(chosen).split(" ")).replace("  ", " ") for chosen in product(*parts)]
+    # A choice left empty leaves two spaces, or one before the question mark.
+    return ["".join(one).replace("  ", " ").replace(" ?", "?") for one in product(*parts)]
 
 
 def _options(option: str, lists: dict[str, str]) -> list[str]:

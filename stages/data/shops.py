@@ -1,0 +1,51 @@
+"""Catalogs: which lines a shop shows, and the one that the message will be about."""
+
+from __future__ import annotations
+
+from random import Random
+
+from stages.data.draw import pick
+from stages.data.products import Product, Range, shop_range
+
+
+class Shops:
+    """Draws catalogs: lines of a few departments, with deliberate near-misses."""
+
+    def __init__(self, split: str, catalog_lines: tuple[int, int]) -> None:
+        self._own = shop_range(split)
+        # Held-out families are few: what else is in their shops is train's, the target never is.
+        self._others: list[Range] = [self._own]
+        if split != "train":
+            self._others.append(shop_range("train"))
+        self._fewest, self._most = catalog_lines
+
+    def draw(self, rng: Random) -> tuple[list[Product], Product, bool]:
+        """A catalog, the product that the message will be about, and whether it has a double."""
+        random = rng.random
+        lines = self._fewest + int(random() * (self._most - self._fewest + 1))
+        own = self._own.products
+        target = pick(rng, pick(rng, own))
+        chosen = {target.name: target}
+        near_miss = random() < 0.5
+        if near_miss:
+            family = own[self._own.families.index(target.family)]
+            siblings = 1 + int(random() * 3)
+            for _ in range(20):
+                if len(chosen) > siblings or len(chosen) >= lines:
+                    break
+                other = pick(rng, family)
+                same = (other.variant == target.variant) + (other.size == target.size)
+                if same + (other.brand == target.brand) >= 2 or random() < 0.1:
+                    chosen[other.name] = other
+        while len(chosen) < lines:
+            shelf = pick(rng, pick(rng, self._others).products)
+            if shelf[0].family == target.family and not near_miss:
+                continue
+            product = pick(rng, shelf)
+            chosen[product.name] = product
+            if random() < 0.25 and len(chosen) < lines:
+                product = pick(rng, shelf)
+                chosen[product.name] = product
+        catalog = list(chosen.values())
+        rng.shuffle(catalog)
+        return catalog, target, near_miss
