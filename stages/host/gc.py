@@ -9,7 +9,7 @@ from pathlib import Path
 from stages.core import artifact, lock, plan, profile
 from stages.core.errors import InputError
 from stages.core.key import SHORT_KEY_LENGTH
-from stages.host import docker, runner, runs, settings
+from stages.host import docker, measure, runner, runs, settings
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,9 @@ def collect(*, keep: int, dry_run: bool, wait: bool, with_docker: bool) -> Freed
     skipped: list[str] = []
     with lock.hold(artifacts, wait=wait, tell=print):
         doomed = []
-        for folder in sorted(artifacts.glob("[!.]*")) if artifacts.is_dir() else []:
+        for folder in sorted(artifacts.glob("[!.]*")):
+            if folder.name == measure.FOLDER:
+                continue
             needed = _needed(folder, keep)
             if needed is None:
                 skipped.append(f"{folder}: no profile of that name, left alone")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import subprocess
 import time
 from collections.abc import Sequence
@@ -18,6 +19,8 @@ from stages.host.view import View, duration
 
 CPU_IMAGES = ("trainer-cpu", "quantizer-cpu", "converter", "bench", "serve")
 GPU_IMAGES = ("trainer", "quantizer", "bench-gpu")
+# `#12 [bench torch-cpu 1/1] RUN ...`; lines without a count are BuildKit's own.
+_STEP = re.compile(r"#\d+ (\[\S+ \S+ \d+/\d+\] .*)")
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,7 @@ def _build(name: str, view: View) -> None:
             BUILDX_NO_DEFAULT_ATTESTATIONS="1",
         ),
         log=log,
-        on_line=lambda text: view.line(row, text),
+        on_line=lambda text: _show_step(row, text, view),
     )
     if code != 0:
         view.state(row, "failed", f"log: {log}")
@@ -126,6 +129,12 @@ def _build(name: str, view: View) -> None:
     _record(name, took, built.size_bytes)
     view.state(row, "done", f"{built.size_bytes / 1e6:,.0f} MB")
     view.say(f"{built.reference}: built in {duration(took)}, {built.size_bytes / 1e6:,.0f} MB")
+
+
+def _show_step(row: str, line: str, view: View) -> None:
+    """Show the instruction that a build has come to; the rest of its output is in the log."""
+    if step := _STEP.match(line):
+        view.line(row, step[1])
 
 
 def _reason(log: Path) -> str:

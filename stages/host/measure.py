@@ -13,6 +13,7 @@ from stages.core.errors import InputError
 from stages.host import images, serving, settings
 from stages.host.view import View, columns
 
+FOLDER = "measurements"
 _IMAGE = "bench"
 
 
@@ -44,7 +45,7 @@ def bench_cpu(
     view.end()
     artifacts = settings.artifacts()
     name = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
-    out = Path("measurements") / "bench-cpu" / name
+    out = Path(FOLDER) / "bench-cpu" / name
     (artifacts / out.parent).mkdir(parents=True, exist_ok=True)
     call = artifacts / ".measure" / f"{name}.json"
     call.parent.mkdir(exist_ok=True)

@@ -1,0 +1,77 @@
+"""pipeline.yaml, compose.yaml, the Dockerfile, the profiles and the stages' folders agree."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from stages.core import dockerfile, pipeline, profile, source
+from stages.host.images import CPU_IMAGES, GPU_IMAGES
+
+ROOT = Path(__file__).resolve().parents[2]
+PIPELINE = pipeline.load(ROOT)
+DOCKERFILE = dockerfile.read(ROOT)
+STAGES = list(PIPELINE.stages.values())
+PROFILES = sorted(path.stem for path in (ROOT / profile.PROFILES_FOLDER).glob("*.yaml"))
+
+
+@pytest.fixture(scope="module")
+def services() -> dict[str, Any]:
+    compose = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))
+    return dict(compose["services"])
+
+
+def image_of(service: dict[str, Any]) -> str:
+    match = re.search(r"/([\w-]+):", service["image"].replace(":-", ""))
+    assert match is not None
+    return match[1]
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_every_profile_is_valid(name: str) -> None:
+    loaded = profile.load(ROOT, PIPELINE, name)
+    assert set(loaded.values) == set(PIPELINE.stages)
+
+
+@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
+def test_a_stage_has_one_name_everywhere(stage: pipeline.Stage, services: dict[str, Any]) -> None:
+    folder = ROOT / "stages" / stage.module
+    for file in ("__init__.py", "__main__.py", "params.py", "stage.py"):
+        assert (folder / file).is_file(), f"{folder / file} is missing"
+    assert f'main("{stage.name}", ' in (folder / "__main__.py").read_text(encoding="utf-8")
+    names = {"cpu": stage.name, "gpu": f"{stage.name}-gpu" if "cpu" in stage.images else stage.name}
+    for device, image in stage.images.items():
+        service = services[names[device]]
+        assert image_of(service) == image
+        assert service["entrypoint"] == ["python3", "-m", f"stages.{stage.module}"]
+        assert (service["network_mode"] != "none") == stage.network
+
+
+def test_only_base_has_network() -> None:
+    assert [stage.name for stage in STAGES if stage.network] == ["base"]
+
+
+@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
+def test_an_image_holds_what_its_stages_import(stage: pipeline.Stage) -> None:
+    for image in stage.images.values():
+        copied = DOCKERFILE.sources(image)
+        for path in source.files_of(ROOT, stage.module):
+            name = path.relative_to(ROOT).as_posix()
+            held = any(name == one or name.startswith(f"{one.rstrip('/')}/") for one in copied)
+            assert held, f"the image {image} lacks {name}, which {stage.name} needs"
+
+
+def test_every_image_is_known_to_build_all() -> None:
+    used = {image for stage in STAGES for image in stage.images.values()}
+    assert used <= {*CPU_IMAGES, *GPU_IMAGES}
+    assert {*CPU_IMAGES, *GPU_IMAGES} <= set(DOCKERFILE.targets)
+
+
+def test_every_image_has_a_service_that_builds_it(services: dict[str, Any]) -> None:
+    for image in (*CPU_IMAGES, *GPU_IMAGES):
+        assert services[image]["build"]["target"] == image
+        assert image_of(services[image]) == image
