@@ -18,7 +18,6 @@ _MOST_PIECES = 3
 # Words of the answers' notations and of the prompt's frame are no names, whatever is for sale.
 _KEPT = frozenset(
     ("add", "remove", "action", "product", "quantity", "item", "count", "intent", "user")
-    + ("the", "shopper", "adds", "removes", "of")
 )
 
 
