@@ -189,6 +189,7 @@ def _scatter(
             markerfacecolor=colour if point["engine"] == "llama.cpp" else _PAPER,
             markeredgecolor=colour,
             markeredgewidth=1.4,
+            linestyle="none",
         )
         titles[identifier] = (
             f"{point['name']}: {spell(point[key])}, {figures.percent(point['exact'])} exact match "
@@ -279,7 +280,7 @@ def _bars(figure: Figure, titles: dict[str, str], points: Sequence[dict[str, Any
         titles[identifier] = f"{point['name']}: {spelled}"
     axes.set_yticks(range(len(ordered)), [point["name"] for point in ordered])
     axes.tick_params(length=0, labelcolor=_INK)
-    axes.set_xlim(0, 1.28 if figure.get_figwidth() > 6 else 1.9)
+    axes.set_xlim(0, 1.28 if figure.get_figwidth() > 6 else 2.05)
     axes.set_ylim(-0.6, len(ordered) - 0.4)
     axes.xaxis.set_visible(False)
     axes.grid(visible=False)

@@ -18,6 +18,7 @@ from stages.intent.rows import (
     validate_message,
 )
 from stages.intent.trie import AnswerTrie
+from stages.runtime.gguf_file import read_header
 
 DEFAULT_CONTEXT_TOKENS = 4_096
 _KEPT_CATALOGS = 16
@@ -79,35 +80,23 @@ class IntentModel:
             raise InputError(
                 f"the model cannot answer ({error}); give a model that the pipeline made"
             ) from error
-        if decoded.answer.product not in GOLDEN_CATALOG or not 0 < decoded.probability <= 1.000001:
+        # Not-a-number does not survive quantized arithmetic: damaged weights show as logits that
+        # are all alike just as well.
+        prompt = prompt_tokens(self._engine, GOLDEN_CATALOG, GOLDEN_MESSAGE)
+        logits = [float(logit) for logit in self._engine.eval(prompt, 0)]
+        if (
+            decoded.answer.product not in GOLDEN_CATALOG
+            or not all(map(math.isfinite, logits))
+            or min(logits) == max(logits)
+        ):
             raise InputError(
-                f"the model's answer has the probability {decoded.probability}: "
-                "its weights are damaged, give a model that the pipeline made"
+                "the model's weights are damaged: it gives the same figure for every token, or "
+                "none; copy it again or give one that the pipeline made"
             )
 
     def validate(self, catalog: Sequence[str], message: str) -> None:
-        """Checks what can be checked without the model.
-
-        Raises:
-            RequestError: The catalog or the message is refused.
-        """
-        try:
-            validate_catalog(catalog)
-        except InputError as error:
-            raise RequestError(str(error), "catalog") from error
-        if len(catalog) > self._max_catalog_lines:
-            raise RequestError(
-                f"the catalog has {len(catalog):,} lines: this service accepts at most "
-                f"{self._max_catalog_lines:,}",
-                "catalog",
-            )
-        try:
-            validate_message(message)
-            message.encode()
-        except InputError as error:
-            raise RequestError(str(error), "message") from error
-        except UnicodeEncodeError as error:
-            raise RequestError("the message holds half of a surrogate pair", "message") from error
+        """Checks what can be checked without the model; see `check_request`."""
+        check_request(catalog, message, self._max_catalog_lines)
 
     def _prepare(self, catalog: tuple[str, ...]) -> _Catalog:
         longest = max(
@@ -126,6 +115,31 @@ class IntentModel:
             )
 
 
+def check_request(catalog: Sequence[str], message: str, max_catalog_lines: int) -> None:
+    """Checks a catalog and a message.
+
+    Raises:
+        RequestError: The catalog or the message is refused.
+    """
+    try:
+        validate_catalog(catalog)
+    except InputError as error:
+        raise RequestError(str(error), "catalog") from error
+    if len(catalog) > max_catalog_lines:
+        raise RequestError(
+            f"the catalog has {len(catalog):,} lines: this service accepts at most "
+            f"{max_catalog_lines:,}",
+            "catalog",
+        )
+    try:
+        validate_message(message)
+        message.encode()
+    except InputError as error:
+        raise RequestError(str(error), "message") from error
+    except UnicodeEncodeError as error:
+        raise RequestError("the message holds half of a surrogate pair", "message") from error
+
+
 def load(
     path: Path, threads: int, max_context_tokens: int, max_catalog_lines: int = MAX_CATALOG_LINES
 ) -> IntentModel:
@@ -141,6 +155,8 @@ def load(
     Raises:
         InputError: The file is no whole GGUF, or no intent model.
     """
+    if not read_header(path).is_model:
+        raise InputError(f"{path} is a GGUF file but holds no model")
     # Imported here: the host imports this module, and has no llama.cpp.
     from stages.runtime.llama import LlamaEngine
 

@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = _parse(arguments)
     try:
-        catalog = _read_catalog(options.catalog)
+        catalog = read_catalog(options.catalog)
         model = load(options.model, options.threads, options.context_tokens)
         model.validate(catalog, options.message)
         started_sec = time.perf_counter()
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _read_catalog(name: str) -> list[str]:
+def read_catalog(name: str) -> list[str]:
     """The lines of a file, or of standard input for `-`; blank lines at the end are dropped."""
     try:
         raw = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()

@@ -114,7 +114,9 @@ def metrics(variants: Sequence[dict[str, Any]] | None = None) -> dict[str, Any]:
             "gpus": [],
             "kernel_backend": "libggml-cpu-icelake.so",
         },
-        "variants": [*(variant(*one) for one in GGUF), baseline()] if variants is None else variants,
+        "variants": [*(variant(*one) for one in GGUF), baseline()]
+        if variants is None
+        else variants,
         "noise": {
             "variant": "Q4_K_M",
             "p50_sec": [0.0162, 0.0165],
@@ -138,14 +140,15 @@ def learning_curve() -> list[dict[str, Any]]:
             "elapsed_sec": 0.6 * step,
         }
         if step % 50 == 0:
-            entry |= {"eval_loss": loss * 1.2, "eval_exact_match": 0.99 - 0.6 * math.exp(-step / 60)}
+            entry |= {
+                "eval_loss": loss * 1.2,
+                "eval_exact_match": 0.99 - 0.6 * math.exp(-step / 60),
+            }
         curve.append(entry)
     return curve
 
 
-def write_inputs(
-    folder: Path, variants: Sequence[dict[str, Any]] | None = None
-) -> dict[str, Path]:
+def write_inputs(folder: Path, variants: Sequence[dict[str, Any]] | None = None) -> dict[str, Path]:
     """Every input of the report stage, each a complete artifact."""
     measured = metrics(variants)
     parity = {

@@ -1,0 +1,88 @@
+"""What the service and `predict` do before a model is loaded; no engine is needed here."""
+
+from __future__ import annotations
+
+import math
+import struct
+from pathlib import Path
+
+import pytest
+
+from stages.core.errors import InputError
+from stages.intent.decode import Decoded
+from stages.intent.rows import Answer
+from stages.serve import predict
+from stages.serve.model import GOLDEN_CATALOG, GOLDEN_MESSAGE, RequestError, as_plain, check_request
+
+
+def test_golden_request_is_a_valid_one() -> None:
+    check_request(GOLDEN_CATALOG, GOLDEN_MESSAGE, 1_000)
+
+
+@pytest.mark.parametrize(
+    ("catalog", "message", "param", "sentence"),
+    [
+        ([], "add milk", "catalog", "the catalog is empty"),
+        (["Milk", "Milk"], "add milk", "catalog", "catalog line 2 is a duplicate"),
+        ([f"Milk {n}" for n in range(5_000)], "add", "catalog", "the catalog has 5,000 lines"),
+        ([f"Milk {n}" for n in range(11)], "add", "catalog", "11 lines: this service accepts"),
+        (["Milk\nEggs"], "add milk", "catalog", "line break"),
+        (["Milk"], " \n", "message", "the message is empty"),
+        (["Milk"], "x" * 2_001, "message", "longer than 2,000"),
+        (["Milk"], "\ud800", "message", "surrogate"),
+    ],
+)
+def test_refused_requests(catalog: list[str], message: str, param: str, sentence: str) -> None:
+    with pytest.raises(RequestError, match=sentence) as caught:
+        check_request(catalog, message, 10)
+    assert caught.value.param == param
+
+
+def test_answers_are_plain_and_never_surer_than_certain() -> None:
+    decoded = Decoded(Answer("add", "Milk", 2), 1.0000001, 40, 3)
+    assert as_plain(decoded, 0.01234567) == {
+        "action": "add",
+        "product": "Milk",
+        "quantity": 2,
+        "probability": 1.0,
+        "latency_sec": 0.012346,
+        "prompt_tokens": 40,
+        "passes": 3,
+    }
+    assert not math.isnan(as_plain(decoded, 0.0)["latency_sec"])
+
+
+def test_catalog_file(tmp_path: Path) -> None:
+    path = tmp_path / "catalog.txt"
+    path.write_text("Milk (1l)\nČokolada (100g)\n\n", encoding="utf-8")
+    assert predict.read_catalog(str(path)) == ["Milk (1l)", "Čokolada (100g)"]
+    path.write_bytes(b"Milk\xff")
+    with pytest.raises(InputError, match=r"not UTF-8 text \(byte 4\)"):
+        predict.read_catalog(str(path))
+    with pytest.raises(InputError, match="cannot be read"):
+        predict.read_catalog(str(tmp_path / "none.txt"))
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (None, "cannot be read"),
+        (b"", "is not a GGUF file: it is empty"),
+        (b"PK\x03\x04 a zip", "is not a GGUF file"),
+        (b"GGUF" + struct.pack("<IQQ", 3, 5, 5), "is truncated"),
+        (b"GGUF" + struct.pack("<IQQ", 1, 0, 0), "GGUF version 1"),
+    ],
+)
+def test_predict_refuses_a_file_that_is_no_model(
+    content: bytes | None, sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, catalog = tmp_path / "model.gguf", tmp_path / "catalog.txt"
+    catalog.write_text("Milk\n")
+    if content is not None:
+        model.write_bytes(content)
+    code = predict.main(["--model", str(model), "--catalog", str(catalog), "--message", "add milk"])
+    assert code == 2
+    stderr = capsys.readouterr().err
+    assert stderr.startswith("error: ")
+    assert stderr.count("\n") == 1
+    assert sentence in stderr
