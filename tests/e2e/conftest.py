@@ -18,6 +18,13 @@ Invoke = Callable[..., subprocess.CompletedProcess[str]]
 _PYTEST_AND_ITS_NEEDS = ("pytest", "pluggy", "iniconfig", "packaging", "pygments")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Everything in this folder needs Docker."""
+    for item in items:
+        if item.path.is_relative_to(ROOT / "tests" / "e2e"):
+            item.add_marker(pytest.mark.docker)
+
+
 def run_invoke(*arguments: str, artifacts: Path | None = None) -> subprocess.CompletedProcess[str]:
     """Runs `invoke` as a user does, in the checkout, without a terminal."""
     env = dict(os.environ)
