@@ -23,8 +23,8 @@ _NOT_WORD = re.compile(r"[^\w]+")
 def import_rows(path: Path, proportions: Mapping[str, int], seed: int) -> dict[str, list[Row]]:
     """Reads a file of rows, drops repeated requests and deals the rest to the splits.
 
-    Rows whose messages are the same but for case, accents and punctuation stay together, so that
-    no test message is in train.
+    Rows whose messages are the same but for case, accents and punctuation stay together, and so do
+    rows that name the same `template`: nothing that test asks is in train.
 
     Args:
         path: a JSONL file of the row format.
@@ -36,12 +36,12 @@ def import_rows(path: Path, proportions: Mapping[str, int], seed: int) -> dict[s
             answers, or too few rows are left.
     """
     unique: dict[tuple[tuple[str, ...], str], Answer] = {}
-    groups: dict[str, list[Row]] = {}
+    together = _Together()
     for row in read_rows(path):
         request = (row.catalog, row.message)
         if request not in unique:
             unique[request] = row.answer
-            groups.setdefault(normalize(row.message), []).append(row)
+            together.put(row)
         elif unique[request] != row.answer:
             raise InputError(
                 f"{path}: the same request has two answers, {unique[request].to_json()} and "
@@ -52,7 +52,39 @@ def import_rows(path: Path, proportions: Mapping[str, int], seed: int) -> dict[s
             f"{path} holds {len(unique)} different rows: give at least {MIN_IMPORT_ROWS}, "
             "they are dealt to train, validation and test"
         )
-    return _deal(path, list(groups.values()), len(unique), proportions, seed)
+    return _deal(path, together.groups(), len(unique), proportions, seed)
+
+
+class _Together:
+    """Groups of rows that must not be in different splits."""
+
+    def __init__(self) -> None:
+        self._rows: list[list[Row]] = []
+        self._group_of: dict[str, int] = {}
+
+    def put(self, row: Row) -> None:
+        keys = [f"message:{normalize(row.message)}"]
+        if (name := template(row)) is not None:
+            keys.append(f"template:{name}")
+        found = sorted({self._group_of[key] for key in keys if key in self._group_of})
+        home = found[0] if found else len(self._rows)
+        if not found:
+            self._rows.append([])
+        for other in found[1:]:  # the row is what joins them
+            self._rows[home] += self._rows[other]
+            self._rows[other] = []
+            self._group_of = {k: home if g == other else g for k, g in self._group_of.items()}
+        self._rows[home].append(row)
+        self._group_of.update(dict.fromkeys(keys, home))
+
+    def groups(self) -> list[list[Row]]:
+        return [rows for rows in self._rows if rows]
+
+
+def template(row: Row) -> str | None:
+    """The template that a row names; rows of people name none."""
+    name = row.extra.get("template")
+    return name if isinstance(name, str) else None
 
 
 def _deal(
@@ -92,15 +124,15 @@ def check_leaks(rows: Mapping[str, Sequence[Row]]) -> dict[str, int]:
         StageFailed: a message or a template is in train too; the first rows are named.
     """
     messages = {normalize(row.message): at for at, row in enumerate(rows["train"], 1)}
-    templates = {row.extra["template"] for row in rows["train"] if "template" in row.extra}
+    templates = {template(row) for row in rows["train"]} - {None}
     leaks = []
     for split in ("test", "validation"):
         for at, row in enumerate(rows[split], 1):
             twin = messages.get(normalize(row.message))
             if twin is not None:
                 leaks.append(f"{split}.jsonl:{at} asks what train.jsonl:{twin} asks")
-            elif row.extra.get("template") in templates:
-                leaks.append(f"{split}.jsonl:{at} has train's template {row.extra['template']}")
+            elif template(row) in templates:
+                leaks.append(f"{split}.jsonl:{at} has train's template {template(row)}")
     if leaks:
         named = "; ".join(leaks[:NAMED_LEAKS])
         raise StageFailed(

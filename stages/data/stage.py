@@ -11,7 +11,7 @@ from typing import Any
 from stages.data.generate import Noise, generate
 from stages.data.params import Params
 from stages.data.products import SPLITS
-from stages.data.splits import check_leaks, import_rows, normalize
+from stages.data.splits import check_leaks, import_rows, normalize, template
 from stages.intent.rows import Row, write_rows
 
 # Kinds of a row that statistics.json counts, from its `slice`.
@@ -94,10 +94,11 @@ def describe(rows: Sequence[Row]) -> dict[str, Any]:
             "longest": max(len(row.message) for row in rows),
         },
         "products": len({line for row in rows for line in row.catalog}),
-        "templates": len({row.extra["template"] for row in rows if "template" in row.extra}),
+        "templates": len({template(row) for row in rows} - {None}),
     }
     for key in SLICE_KEYS:
-        found = [row.extra["slice"][key] for row in rows if key in row.extra.get("slice", {})]
+        slices = (row.extra.get("slice") for row in rows)
+        found = [one[key] for one in slices if isinstance(one, dict) and key in one]
         if found:
             described[key] = _counts(str(value).lower() for value in found)
     return described

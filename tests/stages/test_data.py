@@ -17,7 +17,7 @@ from stages.data.grammar import LANGUAGES, all_frames, load
 from stages.data.noise import mistype, strip_diacritics
 from stages.data.params import Params
 from stages.data.products import SPLITS, brands, name_words, shop_range
-from stages.data.splits import check_leaks, normalize
+from stages.data.splits import check_leaks, normalize, template
 from stages.data.stage import run
 from stages.intent.prompt import render
 from stages.intent.rows import ACTIONS, Answer, Row, parse_answer, parse_row, read_rows, write_rows
@@ -416,6 +416,22 @@ def test_import_refuses_what_it_cannot_split(tmp_path: Path) -> None:
     write_rows(tmp_path / "same.jsonl", same)
     with pytest.raises(InputError, match="too few different messages"):
         _run(tmp_path / "c", import_path=str(tmp_path / "same.jsonl"))
+
+
+def test_import_keeps_templates_together_and_minds_no_foreign_keys(tmp_path: Path) -> None:
+    rows = [
+        Row(row.catalog, row.message, row.answer, row.language, row.extra if at % 3 else odd)
+        for at, row in enumerate(generate(4, "train", 400))
+        for odd in ({"template": ["a"], "slice": "b"},)
+    ]
+    write_rows(tmp_path / "own.jsonl", rows)
+    _run(tmp_path / "out", import_path=str(tmp_path / "own.jsonl"), train_rows=8,
+         validation_rows=1, test_rows=1)  # fmt: skip
+    dealt = {split: read_rows(tmp_path / "out" / f"{split}.jsonl") for split in SPLITS}
+    assert sum(map(len, dealt.values())) == 400
+    names = {s: {template(row) for row in dealt[s]} - {None} for s in SPLITS}
+    assert not names["train"] & (names["test"] | names["validation"])
+    assert len(dealt["test"]) >= 40 and len(dealt["validation"]) >= 40
 
 
 def test_import_refuses_two_answers_to_one_request(tmp_path: Path) -> None:
