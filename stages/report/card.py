@@ -36,14 +36,12 @@ Reads a shop's catalog and a shopper's message, and answers with one cart action
   in the catalog still gets an action: read the probability that comes with the answer, and ask back
   when it is low.
 - Languages: {languages}. Others were not trained or measured.
-- It was measured on rows of the same generator that made its training rows (with templates and
-  products that training never saw), not on messages of real shoppers. Expect less on those.
+- {measured_on}
 - Figures of speed and memory are of one machine: {machine}.
 
 ## Training data
 
-The rows are made by this project's seeded generator; no text of a person and no other dataset is in
-them. {rows}
+{training_data}
 
 ## Results
 
@@ -77,7 +75,8 @@ def render(report: Report, params: Params) -> str:
         sentence=report["recommendation"]["sentence"],
         languages=", ".join(params.languages),
         machine=report["host"].get("cpu_model", "unknown"),
-        rows=_rows(report),
+        measured_on=_measured_on(report),
+        training_data=_training_data(report),
         variants=markdown.variants_table(report["variants"]),
         languages_table=markdown.languages_table(report["variants"]),
         comparison=f"\n{markdown.comparison_sentence(comparison)}\n" if comparison else "",
@@ -103,7 +102,7 @@ def _front_matter(report: Report, params: Params) -> dict[str, Any]:
     }
     if params.base_model:
         front["base_model"] = params.base_model
-        front["base_model_relation"] = "quantized"
+        front["base_model_relation"] = "finetune"
     front["model-index"] = [
         {
             "name": params.model_name,
@@ -127,17 +126,36 @@ def _result(variant: Variant) -> dict[str, Any]:
         "task": {"type": "text-generation", "name": f"Shopping intent ({variant['name']})"},
         "dataset": {
             "type": "cartwright-intent",
-            "name": "Cartwright generated intents",
+            "name": "Cartwright intents, held-out rows",
             "split": "test",
         },
         "metrics": metrics,
     }
 
 
-def _rows(report: Report) -> str:
-    """How many rows each split has, from the lineage's own statistics."""
-    step = next((one for one in report["lineage"] if one["stage"] == "data"), None)
-    if step is None:
-        return ""
-    seed = f"seed {step['seed']}, " if step["seed"] is not None else ""
-    return f"They come out the same for {seed}key `{markdown.short(step['key'])}`."
+def _is_generated(report: Report) -> bool:
+    return bool(report["data"]) and report["data"].get("source") == "generator"
+
+
+def _measured_on(report: Report) -> str:
+    if not _is_generated(report):
+        return "It was measured on held-out rows of its user's own dataset, on nothing else."
+    return (
+        "It was measured on rows of the same generator that made its training rows, with\n"
+        "  message templates and products that training never saw, not on messages of real\n"
+        "  shoppers. Expect less on those."
+    )
+
+
+def _training_data(report: Report) -> str:
+    """Where the rows come from and how many there are."""
+    if not report["data"]:
+        return "Not recorded: this report was made from measurements alone."
+    counts = ", ".join(f"{count:,} {split}" for split, count in report["data"]["rows"].items())
+    if not _is_generated(report):
+        return f"Rows imported from a file of the user's own: {counts}."
+    step = next(one for one in report["lineage"] if one["stage"] == "data")
+    return (
+        "Rows made by this project's seeded generator; no text of a person and no other dataset\n"
+        f"is in them: {counts} (seed {step['seed']}, key `{markdown.short(step['key'])}`)."
+    )

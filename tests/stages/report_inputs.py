@@ -13,6 +13,7 @@ from stages.core import artifact, provenance
 from stages.intent.metrics import wilson
 
 ROWS = 900
+STATISTICS = {"source": "generator", "rows": {"train": 3000, "validation": 300, "test": ROWS}}
 # Name, bits a weight, share right, p50 in ms, peak in MB.
 GGUF = (
     ("F16", 16.0, 0.9878, 21.4, 96.2),
@@ -167,7 +168,7 @@ def write_inputs(folder: Path, variants: Sequence[dict[str, Any]] | None = None)
         ],
     }
     files: dict[str, dict[str, Any]] = {
-        "data": {"statistics.json": {"rows": {"train": 3000}}, "train.jsonl": {}},
+        "data": {"statistics.json": STATISTICS, "train.jsonl": {}},
         "base": {"config.json": {}},
         "train": {"learning_curve.json": learning_curve()},
         "gguf": {"parity.json": parity, "variants.json": []},

@@ -197,7 +197,16 @@ def test_measurements_alone_are_enough(tmp_path: Path) -> None:
     assert report["comparison"] is None
     assert report["plots"]["learning_curve"] == []
     assert markdown.render(report)
-    assert card.render(report, Params())
+    assert "Not recorded" in card.render(report, Params())
+
+
+def test_model_card_says_whose_rows_it_learnt_from(report: Report) -> None:
+    assert "3,000 train, 300 validation, 900 test (seed 7, key `" in card.render(report, Params())
+    assert "not on messages of real shoppers" in card.render(report, Params())
+    report["data"]["source"] = "import"
+    text = card.render(report, Params())
+    assert "Rows imported from a file of the user's own: 3,000 train" in text
+    assert "generator" not in text
 
 
 @pytest.mark.parametrize(

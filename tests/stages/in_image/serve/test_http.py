@@ -216,7 +216,7 @@ def test_a_full_queue_refuses_at_once() -> None:
 def test_sigterm_finishes_what_was_accepted() -> None:
     server = Server()
     server.wait("/ready")
-    catalog = [f"Soap number {number} (250g bar)" for number in range(40)]
+    catalog = [f"Soap number {number} (250g bar)" for number in range(20)]
     body = json.dumps({"catalog": catalog, "message": "add 2"}).encode()
     clients = [http.client.HTTPConnection("127.0.0.1", server.port, timeout=60) for _ in range(32)]
     for client in clients:
