@@ -210,6 +210,7 @@ def layers(image: str) -> dict[str, int]:
 
 
 @pytest.mark.docker
+@pytest.mark.usefixtures("cpu_images")
 @pytest.mark.parametrize("image", CPU_IMAGES)
 def test_an_image_runs_as_nobody_and_says_where_it_is_from(image: str) -> None:
     config = inspect(image)["Config"]
@@ -223,6 +224,7 @@ def test_an_image_runs_as_nobody_and_says_where_it_is_from(image: str) -> None:
 
 
 @pytest.mark.docker
+@pytest.mark.usefixtures("cpu_images")
 @pytest.mark.parametrize("image", CPU_IMAGES)
 def test_no_secret_is_left_in_an_image(image: str) -> None:
     assert not any("BEGIN CERTIFICATE" in step["CreatedBy"] for step in history(image))
@@ -236,6 +238,7 @@ def test_no_secret_is_left_in_an_image(image: str) -> None:
 
 
 @pytest.mark.docker
+@pytest.mark.usefixtures("cpu_images")
 def test_serve_is_small() -> None:
     assert inspect("serve")["Size"] <= SERVE_MAX_BYTES
     health = inspect("serve")["Config"]["Healthcheck"]
@@ -243,6 +246,7 @@ def test_serve_is_small() -> None:
 
 
 @pytest.mark.docker
+@pytest.mark.usefixtures("cpu_images")
 def test_all_cpu_images_fit_their_budget() -> None:
     """Layers that images share are counted once, as they lie on disk."""
     on_disk: dict[str, int] = {}

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
-import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-Invoke = Callable[..., subprocess.CompletedProcess[str]]
+from tests.commands import ROOT, run_invoke
 
 # What pytest needs to run: all pure Python, so that one copy serves the Python of any image.
 _PYTEST_AND_ITS_NEEDS = ("pytest", "pluggy", "iniconfig", "packaging", "pygments")
@@ -25,28 +20,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.docker)
 
 
-def run_invoke(*arguments: str, artifacts: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Runs `invoke` as a user does, in the checkout, without a terminal."""
-    env = dict(os.environ)
-    if artifacts is not None:
-        env["CARTWRIGHT_ARTIFACTS"] = str(artifacts)
-    return subprocess.run(
-        [sys.executable, "-m", "invoke", *arguments],
-        cwd=ROOT,
-        env=env,
-        text=True,
-        capture_output=True,
-        check=False,
-    )
-
-
-@pytest.fixture(scope="session")
-def cpu_images() -> None:
-    """Every CPU image, built from this checkout (from the layer cache where it holds)."""
-    done = run_invoke("build-all", "--cpu")
-    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
-
-
 @pytest.fixture(scope="session")
 def tiny(cpu_images: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The artifacts folder after one run of the tiny profile, through every CPU image."""
@@ -57,7 +30,7 @@ def tiny(cpu_images: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def pytest_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def copied_pytest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with pytest alone, to be mounted into images that do not carry it."""
     folder = tmp_path_factory.mktemp("pytest")
     for name in _PYTEST_AND_ITS_NEEDS:
@@ -69,10 +42,4 @@ def pytest_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 target = folder / file
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(source.read_bytes())
-    return folder
-
-
-def one_artifact(artifacts: Path, stage: str, profile: str = "tiny") -> Path:
-    """The only complete artifact of a stage."""
-    (folder,) = (m.parent for m in (artifacts / profile / stage).glob("[!.]*/manifest.json"))
     return folder

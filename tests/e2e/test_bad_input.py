@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import ROOT, one_artifact, run_invoke
+from tests.commands import ROOT, one_artifact, run_invoke
 
 GOOD_PROMPT = "Catalog:\\nMilk\\nBread\\n\\nUser:\\ntwo milk"
 

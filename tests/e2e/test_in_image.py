@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import ROOT, one_artifact
+from tests.commands import ROOT, one_artifact
 
 SUITES = {
     "trainer-cpu": "trainer",
@@ -19,7 +19,7 @@ SUITES = {
 
 
 @pytest.mark.parametrize("image", SUITES)
-def test_suite_passes_in_its_image(image: str, pytest_folder: Path, tiny: Path) -> None:
+def test_suite_passes_in_its_image(image: str, copied_pytest: Path, tiny: Path) -> None:
     suite = f"tests/stages/in_image/{SUITES[image]}"
     assert list((ROOT / suite).glob("test_*.py")), f"{suite} holds no tests"
     gguf = next(one_artifact(tiny, "gguf").glob("*-Q4_K_M.gguf"))
@@ -27,7 +27,7 @@ def test_suite_passes_in_its_image(image: str, pytest_folder: Path, tiny: Path) 
     command += ["--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--memory", "6g"]
     command += ["--tmpfs", "/tmp:exec,mode=1777", "--user", f"{os.getuid() or 65532}"]
     command += ["--volume", f"{ROOT}:/checkout:ro", "--workdir", "/checkout"]
-    command += ["--volume", f"{pytest_folder}:/pytest:ro", "--volume", f"{gguf}:/model.gguf:ro"]
+    command += ["--volume", f"{copied_pytest}:/pytest:ro", "--volume", f"{gguf}:/model.gguf:ro"]
     command += ["--env", "PYTHONPATH=/checkout:/pytest"]
     command += ["--env", "CARTWRIGHT_TEST_GGUF=/model.gguf"]
     command += ["--entrypoint", "python3", f"cartwright/{image}:local", "-m", "pytest"]

@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from tests.e2e.conftest import ROOT, run_invoke
+from tests.commands import ROOT, run_invoke
 
 SEED, MOMENTS = 20_260_101, 10
 

@@ -9,7 +9,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from tests.e2e.conftest import ROOT, one_artifact, run_invoke
+from tests.commands import ROOT, one_artifact, run_invoke
 
 STAGES = ("data", "base", "train", "gguf", "bench-cpu", "report")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.e2e.conftest import one_artifact, run_invoke
+from tests.commands import one_artifact, run_invoke
 
 CATALOG = ["Yogurt (500g container)", "Ground Beef (500g pack)", "Butter (250g pack)"]
 
