@@ -109,7 +109,10 @@ class Worker:
     def _died(self) -> StageFailed:
         code = self._process.wait()
         self._stderr.seek(0)
-        tail = self._stderr.read().decode("utf-8", errors="replace").strip()[-_TAIL_CHARS:]
+        lines = self._stderr.read().decode("utf-8", errors="replace").splitlines()
+        # A native backtrace says nothing to a reader; its frames end in an address.
+        told = " | ".join(line.strip() for line in lines if line.strip() and "[0x" not in line)
+        tail = told.strip()[-_TAIL_CHARS:]
         reason = "killed, most likely for lack of memory" if code == -9 else f"ended with {code}"
         return StageFailed(
             f"the process of {self.variant.name} was {reason}: {tail or 'no output'}"

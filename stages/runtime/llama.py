@@ -20,7 +20,8 @@ import numpy as np
 from stages.core.errors import InputError
 from stages.runtime.gguf_file import Header, read_header
 
-_LOG_ERROR = 3
+# GGML_LOG_LEVEL_ERROR of ggml.h.
+_LOG_ERROR = 4
 _SEQUENCE = 0
 _messages: list[str] = []
 
@@ -71,9 +72,10 @@ class LlamaEngine:
         self._model = self._load_model(use_mmap)
         self._vocab = lib.llama_model_get_vocab(self._model)
         self._vocab_size: int = lib.llama_vocab_n_tokens(self._vocab)
-        self._context = self._make_context(context_tokens, threads, batch_threads or threads)
+        trained_tokens: int = lib.llama_model_n_ctx_train(self._model)
+        self.context_tokens = min(context_tokens or trained_tokens, trained_tokens)
+        self._context = self._make_context(threads, batch_threads or threads)
         self._memory = lib.llama_get_memory(self._context)
-        self.context_tokens: int = lib.llama_n_ctx(self._context)
         self._batch = self._make_batch()
         self._ids = (lib.llama_token * self.context_tokens)()
         self.load_sec = time.perf_counter() - started_sec
@@ -93,11 +95,10 @@ class LlamaEngine:
             raise InputError(f"{self.path} cannot be loaded by llama.cpp: {reason}")
         return model
 
-    def _make_context(self, context_tokens: int, threads: int, batch_threads: int) -> Any:
-        trained_tokens = lib.llama_model_n_ctx_train(self._model)
+    def _make_context(self, threads: int, batch_threads: int) -> Any:
         params = lib.llama_context_default_params()
-        params.n_ctx = min(context_tokens or trained_tokens, trained_tokens)
-        params.n_batch = params.n_ctx
+        params.n_ctx = self.context_tokens
+        params.n_batch = self.context_tokens
         params.n_seq_max = 1
         params.n_threads = threads
         params.n_threads_batch = batch_threads

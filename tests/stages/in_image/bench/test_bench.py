@@ -1,0 +1,142 @@
+"""The CPU bench on a real file: isolated workers, the whole stage, the evaluate command."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from stages.bench_cpu.dataset import SAMPLE
+from stages.bench_cpu.process import Worker
+from stages.bench_cpu.variants import gguf_variants
+from stages.core.errors import InputError, StageFailed
+
+MODEL = Path(os.environ["CARTWRIGHT_TEST_GGUF"])
+LINES = SAMPLE.read_text(encoding="utf-8").splitlines()
+
+
+def python(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", *map(str, arguments)]
+    return subprocess.run(command, text=True, capture_output=True, check=False)
+
+
+# ------------------------------------------------------------------ workers
+
+
+def test_workers_are_apart_and_measured_alone() -> None:
+    (variant,) = gguf_variants(MODEL)
+    # The parent's memory must not count as the worker's.
+    ballast = b"\1" * (400 << 20)
+    with Worker(variant, 1, 512) as one, Worker(variant, 1, 512) as other:
+        assert one.loaded["load_sec"] > 0
+        assert one.loaded["start_sec"] > one.loaded["load_sec"]
+        (sample,) = one.answer(LINES[:1], "constrained")
+        assert json.loads(sample["text"]).keys() == {"action", "product", "quantity"}
+        assert sample["passes"] >= 1
+        memory = one.memory()
+        assert variant.size_bytes < memory["peak_rss_bytes"] < len(ballast)
+        assert memory["peak_rss_bytes"] > one.loaded["before_load_rss_bytes"] > 0
+        one.close()
+        (same,) = other.answer(LINES[:1], "constrained")
+        assert same["text"] == sample["text"]
+        (free,) = other.answer(LINES[:1], "free")
+        assert free["tokens"] <= 96
+        (speed,) = other.speed(LINES[:1], 5)
+        assert speed["decode_tokens"] == 5
+        assert speed["prompt_tokens"] == sample["prompt_tokens"]
+
+
+def test_worker_tells_a_mistake_from_a_crash(tmp_path: Path) -> None:
+    (variant,) = gguf_variants(MODEL)
+    with Worker(variant, 1, 64) as worker:
+        with pytest.raises(InputError, match="the context holds"):
+            worker.answer(LINES[:1], "constrained")
+        with pytest.raises(StageFailed, match=r"ended with 1: Traceback.*KeyError"):
+            worker.answer(LINES[:1], "no such mode")
+
+
+# ------------------------------------------------------------------ the stage
+
+
+def test_one_file_alone_is_measured_whole(tmp_path: Path) -> None:
+    models, out = tmp_path / "models", tmp_path / "out"
+    models.mkdir()
+    shutil.copy(MODEL, models)
+    values = {"rows": 9, "free_rows": 3, "latency_rows": 4, "rounds": 2, "warmup": 1}
+    (tmp_path / "p.json").write_text(json.dumps(values))
+    stage = ("stages.bench_cpu", "--params", tmp_path / "p.json", "--out", out)
+    done = python(*stage, "--input", f"gguf={models}")
+    assert done.returncode == 0, done.stderr
+    assert "latency round 2/2" in done.stdout
+    metrics = json.loads((out / "metrics.json").read_text())
+    (variant,) = metrics["variants"]
+    assert variant["file"] == MODEL.name
+    assert variant["engine"] == "llama.cpp"
+    assert variant["accuracy"]["exact"]["n"] == 9
+    assert variant["accuracy"]["invalid_json"] == 0
+    assert variant["accuracy"]["invented_products"] == 0
+    assert variant["free"]["exact"]["n"] == 3
+    latency = variant["latency_sec"]
+    assert 0 < latency["p50"] <= latency["p90"] <= latency["p99"]
+    assert latency["n"] == 8
+    for key in ("prompt_tokens_per_sec", "decode_tokens_per_sec", "load_sec", "peak_rss_bytes"):
+        assert variant[key] > 0
+    assert metrics["noise"]["variant"] == variant["name"]
+    assert len(metrics["noise"]["p50_sec"]) == 2
+    assert metrics["host"]["kernel_backend"].startswith("libggml-cpu")
+    assert metrics["settings"]["dataset"] == "built-in sample"
+    samples = [json.loads(line) for line in (out / "samples.jsonl").read_text().splitlines()]
+    timed = [s for s in samples if s["phase"] == "latency" and s["mode"] == "constrained"]
+    # Twice eight: the model takes part as its own twin.
+    assert len(timed) == 16
+    assert sum(s["phase"] == "accuracy" for s in samples) == 9 + 3
+
+
+def test_rows_of_ones_own(tmp_path: Path) -> None:
+    models, data = tmp_path / "models", tmp_path / "data"
+    for folder in (models, data):
+        folder.mkdir()
+    shutil.copy(MODEL, models)
+    (data / "mine.jsonl").write_text("\n".join([*LINES[:2], "{}"]), encoding="utf-8")
+    (tmp_path / "p.json").write_text("{}")
+    inputs = ("--input", f"gguf={models}", "--input", f"data={data}", "--out", tmp_path / "out")
+    done = python("stages.bench_cpu", "--params", tmp_path / "p.json", *inputs)
+    assert done.returncode == 2
+    assert "mine.jsonl:3: the key 'prompt' is missing" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+# ------------------------------------------------------------------ evaluate
+
+
+def test_evaluate_counts_every_row(tmp_path: Path) -> None:
+    done = python("stages.bench_cpu.evaluate", "--model", MODEL, "--dataset", SAMPLE, "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    summary = report["summary"]
+    assert report["rows"] == summary["exact"]["n"] == len(LINES)
+    assert set(summary["by_language"]) == {"croatian", "english", "spanish"}
+    assert summary["exact"]["low"] <= summary["exact"]["value"] <= summary["exact"]["high"]
+    wrong = round(len(LINES) * (1 - summary["exact"]["value"]))
+    assert len(report["worst"]) == min(10, wrong)
+    shown = python("stages.bench_cpu.evaluate", "--model", MODEL, "--dataset", SAMPLE)
+    assert "95 % interval" in shown.stdout
+    assert shown.stderr == ""
+
+
+def test_evaluate_refuses_what_is_no_model(tmp_path: Path) -> None:
+    text = tmp_path / "model.gguf"
+    text.write_text("not a model")
+    cut = tmp_path / "cut.gguf"
+    cut.write_bytes(MODEL.read_bytes()[:-1])
+    for file, sentence in ((text, "is not a GGUF file"), (cut, "is truncated")):
+        done = python("stages.bench_cpu.evaluate", "--model", file, "--dataset", SAMPLE)
+        assert done.returncode == 2
+        assert done.stderr.startswith("error: ")
+        assert sentence in done.stderr
+        assert done.stderr.count("\n") == 1
