@@ -104,6 +104,14 @@ def ensure(names: Sequence[str], view: View) -> list[Image]:
     return survey(names)
 
 
+def ensure_one(name: str, view: View) -> tuple[Image, bool]:
+    """One image, built if it is not current, and whether that was needed."""
+    [image] = survey([name])
+    if image.is_current:
+        return image, False
+    return ensure([name], view)[0], True
+
+
 def _build(name: str, view: View) -> None:
     row = f"image {name}"
     expected = fingerprint(dockerfile.read(settings.ROOT), name)

@@ -123,47 +123,61 @@ def _bring_up_to_date(
 ) -> list[Step]:
     for removed in runner.clean_up(planner.artifacts, with_docker=not request.local):
         view.say(f"removed what an interrupted run had left: {removed}")
-    built = {} if request.local else _images_for(steps, view)
-    view.begin(names, _estimates_sec(planner, names))
+    if not request.local:
+        needed = [step.stage.images[step.device] for step in steps if step.state != "fresh"]
+        images.ensure(list(dict.fromkeys(needed)), view)
+    estimates_sec = _estimates_sec(planner, names)
+    _show_all(names, steps, estimates_sec, view)
+    tried: set[str] = set()
+    while (step := _first_to_run(steps)) is not None:
+        if step.key in tried:
+            raise CartwrightError(
+                f"{step.stage.name} ran and is not fresh: {', '.join(step.reasons)}"
+            )
+        image = None
+        if not request.local:
+            # Sources may have been edited since the plan: what runs must be what the key says.
+            image, is_new = images.ensure_one(step.stage.images[step.device], view)
+            if is_new:
+                steps = planner.plan(names)
+                _show_all(names, steps, estimates_sec, view)
+                continue
+        tried.add(str(step.key))
+        _run_one(step, steps, planner.profile.name, image, view)
+        steps = planner.plan(names)
+    return steps
+
+
+def _run_one(
+    step: Step, steps: Sequence[Step], profile_name: str, image: images.Image | None, view: View
+) -> None:
+    name = step.stage.name
+    view.state(name, "running", ", ".join(step.reasons))
+    try:
+        runner.run_step(
+            step,
+            _input_folders(step, steps),
+            profile=profile_name,
+            image=image,
+            on_line=lambda text: view.line(name, text),
+        )
+    except (CartwrightError, KeyboardInterrupt):
+        view.state(name, "failed")
+        raise
+    view.state(name, "done")
+
+
+def _show_all(
+    names: Sequence[str], steps: Sequence[Step], estimates_sec: dict[str, float], view: View
+) -> None:
+    view.begin(names, estimates_sec)
     for step in steps:
         if step.state == "fresh":
             view.state(step.stage.name, "fresh")
-    tried: set[str] = set()
-    while (step_ := _first_to_run(steps)) is not None:
-        name = step_.stage.name
-        if step_.key in tried:
-            raise CartwrightError(
-                f"{name} ran and its artifact is not complete: {', '.join(step_.reasons)}"
-            )
-        tried.add(str(step_.key))
-        view.state(name, "running", ", ".join(step_.reasons))
-        try:
-            runner.run_step(
-                step_,
-                _input_folders(step_, steps),
-                profile=planner.profile.name,
-                image=None if request.local else built[step_.stage.images[step_.device]],
-                on_line=lambda text, name=name: view.line(name, text),  # type: ignore[misc]
-            )
-        except (CartwrightError, KeyboardInterrupt):
-            view.state(name, "failed")
-            raise
-        view.state(name, "done")
-        steps = planner.plan(names)
-        for step in steps:
-            if step.state == "fresh" and step.key not in tried:
-                view.state(step.stage.name, "fresh")
-    return steps
 
 
 def _first_to_run(steps: Sequence[Step]) -> Step | None:
     return next((step for step in steps if step.state != "fresh"), None)
-
-
-def _images_for(steps: Sequence[Step], view: View) -> dict[str, images.Image]:
-    """The images of all stages that will run, built where they are not current."""
-    needed = [step.stage.images[step.device] for step in steps if step.state != "fresh"]
-    return {image.name: image for image in images.ensure(list(dict.fromkeys(needed)), view)}
 
 
 def _input_folders(step: Step, steps: Sequence[Step]) -> dict[str, Path]:
