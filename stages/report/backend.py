@@ -71,6 +71,7 @@ Draw = Callable[[Figure, dict[str, str]], None]
 def plots(data: dict[str, Any]) -> dict[str, dict[str, str]]:
     """Every plot as inline SVG: plot name to `wide` and `narrow`."""
     points, curve = data["variants"], data["learning_curve"]
+    bars = 0.7 + 0.44 * len(points)
     drawings: dict[str, tuple[str, Draw]] = {
         "latency": (
             "Exact match against median latency",
@@ -92,7 +93,10 @@ def plots(data: dict[str, Any]) -> dict[str, dict[str, str]]:
             lambda figure, titles: _curve(figure, titles, curve),
         )
     return {
-        name: {kind: _svg(f"{name}-{kind}", label, draw, _SIZES[kind]) for kind in _SIZES}
+        name: {
+            kind: _svg(f"{name}-{kind}", label, draw, (width, bars if name == "size" else height))
+            for kind, (width, height) in _SIZES.items()
+        }
         for name, (label, draw) in drawings.items()
     }
 
@@ -267,7 +271,9 @@ def _bars(figure: Figure, titles: dict[str, str], points: Sequence[dict[str, Any
     largest = max(point["size_bytes"] for point in ordered)
     for row, point in enumerate(ordered):
         identifier = f"bar-{point['name']}"
-        spelled = f"{figures.size(point['size_bytes'])} · {point['bits_per_weight']:.1f} bit"
+        spelled = figures.size(point["size_bytes"])
+        if point["engine"] == "llama.cpp":
+            spelled += f" · {point['bits_per_weight']:.1f} bit"
         axes.barh(
             row, point["size_bytes"] / largest, height=0.62, gid=identifier,
             color=_ACCENT if point["recommended"] else _SERIES,
@@ -299,14 +305,17 @@ def _curve(figure: Figure, titles: dict[str, str], curve: Sequence[dict[str, Any
         _line(upper, titles, curve, "loss", "training", _SERIES, ""),
         _line(upper, titles, curve, "eval_loss", "validation", _ACCENT, "o"),
     ]
-    upper.set_title("loss", loc="left", color=_MUTED)
-    if all(
-        one[key] > 0 for one in curve for key in ("loss", "eval_loss") if one.get(key) is not None
-    ):
+    losses = [
+        one[key] for one in curve for key in ("loss", "eval_loss") if one.get(key) is not None
+    ]
+    if min(losses) > 0 and max(losses) / min(losses) > _LOG_ABOVE_RATIO:
         upper.set_title("loss, logarithmic", loc="left", color=_MUTED)
         upper.set_yscale("log")
-    upper.yaxis.set_major_formatter(FuncFormatter(lambda value, _place: f"{value:g}"))
-    upper.yaxis.set_minor_formatter(NullFormatter())
+        upper.yaxis.set_major_formatter(FuncFormatter(lambda value, _place: f"{value:g}"))
+        upper.yaxis.set_minor_formatter(NullFormatter())
+    else:
+        upper.set_title("loss", loc="left", color=_MUTED)
+        upper.yaxis.set_major_locator(MaxNLocator(4, steps=_STEPS))
     upper.tick_params(length=0, which="both")
     if all(drawn):
         upper.legend(

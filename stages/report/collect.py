@@ -188,7 +188,7 @@ def _step(manifest: Mapping[str, Any]) -> LineageStep:
         "started_at": manifest["started_at"],
         "wall_sec": manifest["wall_sec"],
         "peak_rss_bytes": manifest["peak_rss_bytes"],
-        "inputs": {name: one["key"] for name, one in manifest["inputs"].items()},
+        "inputs": {one["stage"] or name: one["key"] for name, one in manifest["inputs"].items()},
         "files": [
             {"name": name, "size_bytes": one["size_bytes"], "sha256": one["sha256"]}
             for name, one in sorted(manifest["files"].items())

@@ -121,7 +121,7 @@ def _variant_cells(variant: Variant) -> list[str]:
         figures.per_second(variant["decode_tokens_per_sec"]),
         figures.size(variant["peak_rss_bytes"]),
         figures.size(variant["size_bytes"]),
-        f"{variant['bits_per_weight']:.2f}",
+        f"{variant['bits_per_weight']:.2f}" if variant["engine"] == "llama.cpp" else "–",
         figures.seconds(variant["load_sec"]),
         str(accuracy["invalid_json"]),
         str(accuracy["invented_products"]),
@@ -272,7 +272,8 @@ def host_rows(report: Report) -> list[tuple[str, str]]:
     for key, value in report["settings"].items():
         parts = value.items() if isinstance(value, dict) else ()
         text = ", ".join(f"{name} {one}" for name, one in parts) if parts else str(value)
-        rows.append((key.replace("_", " ").capitalize(), text))
+        name = key.replace("hf_", "Hugging Face ").replace("_", " ")
+        rows.append((name[0].upper() + name[1:], text))
     return rows
 
 

@@ -3,7 +3,7 @@
 The rule, in full: of the GGUF variants whose exact match is at most `max_drop` below that of the
 most accurate one, take the one with the lowest median latency. Variants that are slower than it by
 no more than the noise (two measurements of the same file, the A/A pair) are tied with it; of those,
-take the one with the lowest peak memory, then the smallest file.
+take the one with the lowest peak memory, and of those within 2 % of that the smallest file.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ PAPER_THROUGHPUT_RATIO = 18.0
 PAPER_MEMORY_CHANGE = -0.90
 
 _ROUNDING = 1e-9
+# Peaks of one file differ by about a percent from run to run.
+_MEMORY_NOISE = 0.02
 
 
 def accuracy_of(variant: Variant) -> Accuracy:
@@ -60,20 +62,21 @@ def recommend(
     accepted = [one for one in candidates if exact_of(one)["value"] >= floor]
     fastest = min(accepted, key=_p50)
     tied = [one for one in accepted if _p50(one) <= _p50(fastest) * (1 + noise) + _ROUNDING]
-    chosen = min(
-        tied, key=lambda one: (one["peak_rss_bytes"], one["size_bytes"], _p50(one), one["name"])
-    )
+    least_bytes = min(one["peak_rss_bytes"] for one in tied)
+    light = [one for one in tied if one["peak_rss_bytes"] <= least_bytes * (1 + _MEMORY_NOISE)]
+    chosen = min(light, key=lambda one: (one["size_bytes"], _p50(one), one["name"]))
     others = [one for one in accepted if one is not chosen]
     runner_up = min(others, key=_p50) if others else None
     return {
         "variant": chosen["name"],
         "file": chosen["file"],
         "sentence": f"On this CPU ({machine}) use {chosen['name']}: {_figures(chosen)}.",
-        "reason": _reason(chosen, best, runner_up, [one["name"] for one in tied], noise),
+        "reason": _reason(chosen, best, runner_up, tied, noise),
         "rule": (
             "Of the GGUF variants with an exact match within "
             f"{figures.points(max_drop)} of the best, the one with the lowest median latency; "
-            f"within the noise of {figures.percent(noise)}, the one that needs the least memory."
+            f"within the noise of {figures.percent(noise)}, the one that needs the least memory; "
+            f"within {figures.percent(_MEMORY_NOISE, 0)} of that, the smallest file."
         ),
         "runner_up": runner_up["name"] if runner_up else None,
         "verdicts": [_verdict(one, best, chosen, max_drop, floor) for one in candidates],
@@ -118,26 +121,33 @@ def _figures(variant: Variant) -> str:
 
 
 def _reason(
-    chosen: Variant, best: Variant, runner_up: Variant | None, tied: Sequence[str], noise: float
+    chosen: Variant,
+    best: Variant,
+    runner_up: Variant | None,
+    tied: Sequence[Variant],
+    noise: float,
 ) -> str:
     sentences = []
-    if best is chosen:
+    gain = exact_of(best)["value"] - exact_of(chosen)["value"]
+    if gain == 0:
         sentences.append("No GGUF variant is more accurate.")
     else:
-        gain = exact_of(best)["value"] - exact_of(chosen)["value"]
         sentences.append(
             f"{best['name']} is the most accurate with "
             f"{figures.percent(exact_of(best)['value'])}: {figures.points(gain)} more, "
-            f"{_overlap(chosen, best)}, for {figures.times(_p50(best) / _p50(chosen))} the time."
+            f"{_overlap(chosen, best)}, for {_time(_p50(best) / _p50(chosen))}."
         )
-    if len(tied) > 1:
-        rest = [name for name in tied if name != chosen["name"]]
+    rest = [one for one in tied if one is not chosen]
+    if rest:
         verb = "is" if len(rest) == 1 else "are"
+        limit_bytes = chosen["peak_rss_bytes"] * (1 + _MEMORY_NOISE)
+        lightest = all(one["peak_rss_bytes"] > limit_bytes for one in rest)
         sentences.append(
-            f"{_listed(rest)} {verb} as fast within the noise of {figures.percent(noise)}; "
-            f"{chosen['name']} needs the least memory of them."
+            f"{_listed([one['name'] for one in rest])} {verb} as fast within the noise of "
+            f"{figures.percent(noise)}; {chosen['name']} "
+            + ("needs the least memory." if lightest else "is the smallest of the lightest.")
         )
-    if runner_up is not None and runner_up is not best and runner_up["name"] not in tied:
+    if runner_up is not None and runner_up is not best and runner_up not in tied:
         sentences.append(
             f"The runner-up is {runner_up['name']}: "
             f"{figures.seconds(_p50(runner_up))} at "
@@ -147,6 +157,10 @@ def _reason(
     return " ".join(sentences)
 
 
+def _time(ratio: float) -> str:
+    return "about the same time" if 0.95 < ratio < 1.05 else f"{figures.times(ratio)} the time"
+
+
 def _verdict(
     variant: Variant, best: Variant, chosen: Variant, max_drop: float, floor: float
 ) -> Verdict:
@@ -154,12 +168,10 @@ def _verdict(
     if variant is chosen:
         why = "recommended"
     elif exact_of(variant)["value"] >= floor:
-        ratio = _p50(variant) / _p50(chosen)
         why = (
-            f"accurate enough; takes {figures.times(ratio)} the time"
-            if ratio >= 1.05
-            else "accurate enough, about as fast; needs "
-            f"{figures.size(variant['peak_rss_bytes'])} of memory"
+            f"accurate enough; {_time(_p50(variant) / _p50(chosen))}, "
+            f"{figures.size(variant['peak_rss_bytes'])} of memory, "
+            f"a file of {figures.size(variant['size_bytes'])}"
         )
     else:
         why = (

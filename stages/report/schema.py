@@ -114,7 +114,10 @@ class LineageFile(TypedDict):
 
 
 class LineageStep(TypedDict):
-    """One artifact between the data and the report, from its manifest."""
+    """One artifact between the data and the report, from its manifest.
+
+    `inputs` maps the stage that an input comes from to that artifact's key.
+    """
 
     stage: str
     key: str | None

@@ -65,6 +65,10 @@ def test_within_the_noise_the_smaller_wins() -> None:
     assert chosen(fast, small, slow, noise=0.03) == "small"
     # The noise counts from the fastest, so it does not add up along a chain.
     assert chosen(fast, small, slow, noise=0.09) == "small"
+    # Peaks within two percent are alike; then the file decides.
+    light = variant("light", 8.0, 0.99, 10.1, 79.0)
+    assert chosen(fast, light, small, noise=0.03) == "small"
+    assert chosen(fast, light, small | {"peak_rss_bytes": 81_000_000}, noise=0.03) == "light"
 
 
 def test_a_drop_of_exactly_the_limit_is_accepted() -> None:
@@ -92,6 +96,18 @@ def test_reason_names_the_numbers_and_the_runner_up() -> None:
     assert not why["Q2_K"]["accepted"]
     assert "15.8 points below Q8_0" in why["Q2_K"]["why"]
     assert "beyond the intervals" in why["Q2_K"]["why"]
+
+
+def test_reason_says_how_a_tie_was_broken() -> None:
+    fast = variant("fast", 8.0, 0.99, 10.0, 90.0)
+    small = variant("small", 4.0, 0.99, 10.2, 80.0)
+    found = recommend(variants(fast, small), 0.005, 0.03, "Test CPU")
+    assert found["reason"] == (
+        "No GGUF variant is more accurate. fast is as fast within the noise of 3.0 %; small needs "
+        "the least memory."
+    )
+    found = recommend(variants(fast | {"peak_rss_bytes": 80_000_000}, small), 0.005, 0.03, "CPU")
+    assert found["reason"].endswith("small is the smallest of the lightest.")
 
 
 def test_a_single_variant_needs_no_comparison() -> None:
@@ -202,7 +218,7 @@ def test_measurements_alone_are_enough(tmp_path: Path) -> None:
 
 def test_model_card_says_whose_rows_it_learnt_from(report: Report) -> None:
     assert "3,000 train, 300 validation, 900 test (seed 7, key `" in card.render(report, Params())
-    assert "not on messages of real shoppers" in card.render(report, Params())
+    assert "of the same generator that made its training rows" in card.render(report, Params())
     report["data"]["source"] = "import"
     text = card.render(report, Params())
     assert "Rows imported from a file of the user's own: 3,000 train" in text
