@@ -74,6 +74,9 @@ def main(
             raise
         return code
     finally:
+        # A second signal must not cut the cleaning short.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
         shutil.rmtree(temporary, ignore_errors=True)
     return 0
 

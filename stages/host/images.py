@@ -21,6 +21,9 @@ CPU_IMAGES = ("trainer-cpu", "quantizer-cpu", "converter", "bench", "serve")
 GPU_IMAGES = ("trainer", "quantizer", "bench-gpu")
 # `#12 [bench torch-cpu 1/1] RUN ...`; lines without a count are BuildKit's own.
 _STEP = re.compile(r"#\d+ (\[\S+ \S+ \d+/\d+\] .*)")
+# What BuildKit puts before a line: the step's number, seconds since it began.
+_CLOCK = re.compile(r"^(#\d+ )?\d+\.\d+ +")
+_UNTRUSTED = ("certificate verify failed", "invalid peer certificate", "UnknownIssuer")
 
 
 @dataclass(frozen=True)
@@ -131,7 +134,7 @@ def _build(name: str, view: View) -> None:
     if code != 0:
         view.state(row, "failed", f"log: {log}")
         docker.explain(log.read_text(encoding="utf-8"))
-        raise CartwrightError(f"building the image {name} failed: {_reason(log)}; log: {log}")
+        raise CartwrightError(f"building the image {name} failed: {_reason(log)} (log: {log})")
     [built] = survey([name])
     took = time.monotonic() - started_sec
     _record(name, took, built.size_bytes)
@@ -146,10 +149,17 @@ def _show_step(row: str, line: str, view: View) -> None:
 
 
 def _reason(log: Path) -> str:
-    """The line of a build's log that names the error."""
-    lines = log.read_text(encoding="utf-8").splitlines()
-    errors = [line for line in lines if "ERROR" in line or "error:" in line.lower()]
-    return docker.last_line("\n".join(errors or lines))
+    """The line of a build's log that names the error, with what helps against it if we know."""
+    lines = [_CLOCK.sub("", line) for line in log.read_text(encoding="utf-8").splitlines()]
+    if any(sign in line for line in lines for sign in _UNTRUSTED):
+        return (
+            "a server's certificate is not trusted here; behind a proxy with its own authority "
+            "set CA_BUNDLE=/path/to/ca.pem in .env"
+        )
+    errors = [line for line in lines if line.lower().startswith(("error:", "cause:"))]
+    if errors:
+        return "; ".join(dict.fromkeys((errors[0], errors[-1])))
+    return docker.last_line("\n".join(lines))
 
 
 def _record(name: str, wall_sec: float, size_bytes: int) -> None:
