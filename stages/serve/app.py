@@ -160,6 +160,11 @@ def _add_refusals(app: FastAPI) -> None:
         sentence = "the model is not ready: it is loading, or the service is stopping"
         return refusal(503, sentence, "unavailable_error", retry=True)
 
+    @app.exception_handler(Exception)
+    async def bug(_request: Request, _error: Exception) -> Response:
+        sentence = "the service failed on this request; its log says why"
+        return refusal(500, sentence, "server_error")
+
     @app.exception_handler(HTTPException)
     async def no_route(request: Request, error: HTTPException) -> Response:
         sentence = f"{request.method} {request.url.path}: {error.detail}"
@@ -187,6 +192,9 @@ class _Limits:
 
         try:
             await self._handle(scope, receive, watched)
+        except Exception:
+            status = 500
+            raise
         finally:
             if scope["path"] not in ("/health", "/ready"):
                 took_ms = (time.perf_counter() - started_sec) * 1e3
