@@ -10,18 +10,26 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from random import Random
 
-from stages.data.generate import DEFAULT_LANGUAGES, Noise, generate
+from stages.data.draw import Weighted, pick
+from stages.data.generate import DEFAULT_LANGUAGES, Noise, Writer
 from stages.data.grammar import load
-from stages.data.products import compose, invented_name, shop_range
-from stages.intent.prompt import render
+from stages.data.products import Product, compose, invented_name, shop_range
+from stages.data.shops import Shops
+from stages.intent.prompt import ANSWER_CUE
 from stages.intent.rows import Row
 
-# Of 100 texts, how many have the task's own cue, and how many are no request at all.
-TASK_PERCENT = 25
-OTHER_PERCENT = 8
+# What a text is: requests about one catalog, a list of names to find in it, or no request at all.
+_KINDS = Weighted({"requests": 72, "find": 20, "other": 8})
+# Of 100 texts of requests, how many have the task's own cue.
+TASK_PERCENT = 27
 # Of 100 requests, how many have a word nobody has seen before the product's name: the model learns
 # to copy, not to know names.
 INVENTED_PERCENT = 15
+MOST_REQUESTS = 5
+MOST_NAMES = 14
+
+Parts = tuple[str, ...]
+"""A text: what is given and what answers it, in turn; an even number of parts."""
 
 
 def corpus(
@@ -29,26 +37,53 @@ def corpus(
     count: int,
     languages: Sequence[str] = DEFAULT_LANGUAGES,
     catalog_lines: tuple[int, int] = (2, 24),
-) -> Iterator[tuple[str, str]]:
-    """Yields texts as pairs of what comes first and what follows it; the same seed, the same text.
+) -> Iterator[Parts]:
+    """Yields texts, each a tuple of given and answering parts; the same seed, the same text.
 
-    A trainer feeds `[BOS] + encode(first) + encode(second) + [EOS]`.
+    A trainer feeds `[BOS]`, then each pair as `encode(given) + encode(answer) + [EOS]`.
     """
     rng = Random(f"corpus:{seed}")
-    rows = generate(seed, "train", count, languages, catalog_lines, Noise(misspelt=0.1))
-    for drawn in rows:
-        row = drawn
-        dice = rng.random() * 100
-        if dice < OTHER_PERCENT:
+    shops = Shops("train", catalog_lines)
+    writers = [Writer(load(name), "train", Noise(misspelt=0.1)) for name in languages]
+    for _ in range(count):
+        catalog, target, near_miss = shops.draw(rng)
+        writer = pick(rng, writers)
+        kind = _KINDS.draw(rng)
+        if kind == "find":
+            yield _find(rng, writer, catalog)
+        elif kind == "other":
+            row = writer.write(rng, catalog, target, near_miss)
             yield _OTHERS[int(rng.random() * len(_OTHERS))](rng, row)
-            continue
-        if rng.random() * 100 < INVENTED_PERCENT:
-            row = _rebranded(rng, drawn)
-        if dice < OTHER_PERCENT + TASK_PERCENT:
-            yield render(row.prompt), row.completion
         else:
-            cue, write = _STYLES[int(rng.random() * len(_STYLES))]
-            yield row.prompt + cue, write(row)
+            yield _requests(rng, writer, catalog, target)
+
+
+def _requests(rng: Random, writer: Writer, catalog: Sequence[Product], target: Product) -> Parts:
+    """One catalog and one or several messages about it, each with its answer."""
+    cue, write = _TASK if rng.random() * 100 < TASK_PERCENT else pick(rng, _STYLES)
+    count = 1 if rng.random() < 0.4 else 2 + int(rng.random() * (MOST_REQUESTS - 1))
+    row = writer.write(rng, catalog, target, near_miss=False)
+    if count == 1 and rng.random() * 100 < INVENTED_PERCENT:
+        row = _rebranded(rng, row)
+    parts = [row.prompt + cue, write(row)]
+    for _ in range(count - 1):
+        row = writer.write(rng, catalog, pick(rng, catalog), near_miss=False)
+        parts += [f"\n\nUser:\n{row.message}{cue}", write(row)]
+    return tuple(parts)
+
+
+def _find(rng: Random, writer: Writer, catalog: Sequence[Product]) -> Parts:
+    """Names as shoppers write them, and the catalog's line for each: many look-ups in a text."""
+    parts: list[str] = []
+    given = "Catalog:\n" + "\n".join(line.name for line in catalog) + "\n\nFind:\n"
+    for _ in range(2 + int(rng.random() * (MOST_NAMES - 1))):
+        target = pick(rng, catalog)
+        mention, kind = writer.mention(rng, catalog, target, quantity=2)
+        if kind == "full":  # the easy form, half of all: one more draw
+            mention, kind = writer.mention(rng, catalog, target, quantity=1)
+        parts += [f"{given}{mention}\n", target.name]
+        given = "\n"
+    return tuple(parts)
 
 
 def _rebranded(rng: Random, row: Row) -> Row:
@@ -102,6 +137,7 @@ def _table(row: Row) -> str:
     return f"{row.answer.product} | {row.answer.quantity} | {row.answer.action}"
 
 
+_TASK = (ANSWER_CUE, lambda row: row.completion)
 _STYLES: tuple[tuple[str, Callable[[Row], str]], ...] = (
     ("\n\nNote:\n", _note),
     ("\n\nOrder:\n", _order),

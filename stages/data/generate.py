@@ -116,7 +116,7 @@ class Writer:
         slots = wording[1::2]
 
         form, quantity = self._quantity(rng, slots)
-        mention, kind = self._mention(rng, catalog, target, quantity)
+        mention, kind = self.mention(rng, catalog, target, quantity)
         values = {"p": mention}
         if "o" in slots:
             values["o"] = pick(rng, [line for line in catalog if line is not target]).name
@@ -206,10 +206,10 @@ class Writer:
             number = self._number(rng, quantity, form == "word")
         return _fill(pick(rng, language.phrases[form]), {"n": number, "p": mention})
 
-    def _mention(
+    def mention(
         self, rng: Random, catalog: Sequence[Product], target: Product, quantity: int
     ) -> tuple[str, str]:
-        """The product's name as the shopper writes it, clear in this catalog."""
+        """The product's name as the shopper writes it, clear in this catalog, and its form."""
         kind = _MENTION.draw(rng)
         text = target.name
         if kind == "lower":

@@ -62,7 +62,7 @@ def _parse() -> argparse.Namespace:
     trainer.add_argument("--layers", type=int, default=8)
     trainer.add_argument("--learning-rate", type=float, default=2e-3)
     trainer.add_argument("--warmup-steps", type=int, default=200)
-    trainer.add_argument("--prompt-weight", type=float, default=0.3)
+    trainer.add_argument("--prompt-weight", type=float, default=0.1)
     trainer.add_argument("--disguised", type=float, default=0.4, help="share of renamed texts")
     trainer.add_argument("--shard-texts", type=int, default=8_000)
     trainer.add_argument("--processes", type=int, default=max(1, _cores() - 2))

@@ -12,27 +12,27 @@ from collections.abc import Sequence
 from random import Random
 
 _CATALOG = re.compile(r"Catalog:\n(.*?)\n\n", re.DOTALL)
+_CUE = re.compile(r"\n\n[^\n]+:\n\Z")
 _NAME_WORD = re.compile(r"\b[^\W\d_a-z][^\W\d_]+")
 _WORD = re.compile(r"[^\W\d_]+")
 _MOST_PIECES = 3
 # Words of the answers' notations and of the prompt's frame are no names, whatever is for sale.
 _KEPT = frozenset(
-    ("add", "remove", "action", "product", "quantity", "item", "count", "intent", "user")
+    ("add", "remove", "action", "product", "quantity", "item", "count", "intent", "user", "find")
 )
 
 
-def disguise(first: str, second: str, pieces: Sequence[str], rng: Random) -> tuple[str, str]:
+def disguise(parts: Sequence[str], pieces: Sequence[str], rng: Random) -> Sequence[str]:
     """A text with the capitalized words of its catalog renamed throughout.
 
     Args:
-        first: the text up to its cue; without a catalog it stays as it is.
-        second: what follows the cue.
+        parts: what is given and what answers it, in turn; without a catalog they stay as they are.
         pieces: lower-case letter strings that new words are made of.
         rng: decides the words.
     """
-    catalog = _CATALOG.match(first)
+    catalog = _CATALOG.match(parts[0])
     if catalog is None:
-        return first, second
+        return parts
     names: dict[str, str] = {}
     for word in _NAME_WORD.findall(catalog[1]):
         if word.lower() not in names and word.lower() not in _KEPT:
@@ -49,10 +49,14 @@ def disguise(first: str, second: str, pieces: Sequence[str], rng: Random) -> tup
             return word
         return name.capitalize() if word[0].isupper() else name
 
-    # The cue and the answer's own keys are no part of the shop.
-    head, cue = first[: catalog.start(1)], first[catalog.start(1) :]
-    body, separator, last = cue.rpartition("\n\n")
-    return head + _WORD.sub(renamed, body) + separator + last, _WORD.sub(renamed, second)
+    def part(at: int, text: str) -> str:
+        # The head and the cue are no part of the shop.
+        start = catalog.start(1) if at == 0 else 0
+        cue = _CUE.search(text) if at % 2 == 0 else None
+        end = cue.start() if cue else len(text)
+        return text[:start] + _WORD.sub(renamed, text[start:end]) + text[end:]
+
+    return [part(at, text) for at, text in enumerate(parts)]
 
 
 def letter_pieces(pieces: Sequence[str]) -> list[str]:

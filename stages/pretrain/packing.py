@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -39,14 +39,24 @@ class Packed:
     targets: numpy.ndarray
 
 
-Encoded = tuple[list[int], int]
-"""Token ids of a text, `[BOS] prompt answer [EOS]`, and how many of them the prompt has."""
+Encoded = tuple[list[int], list[int]]
+"""Token ids of a text, `[BOS] given answer [EOS] given answer [EOS] ...`, and each one's role."""
 
 
-def encode(processor: sentencepiece.SentencePieceProcessor, prompt: str, answer: str) -> Encoded:
-    """Tokenizes a text's two parts apart."""
-    first = [BOS, *processor.encode(prompt)]
-    return [*first, *processor.encode(answer), EOS], len(first)
+def encode(processor: sentencepiece.SentencePieceProcessor, parts: Sequence[str]) -> Encoded:
+    """Tokenizes the parts of a text apart.
+
+    Returns:
+        The ids, and for each whether it is `PROMPT` or `ANSWER`, EOS being the answer's.
+    """
+    ids, roles = [BOS], [PROMPT]
+    for at, part in enumerate(parts):
+        pieces = processor.encode(part)
+        if at % 2:
+            pieces.append(EOS)
+        ids += pieces
+        roles += [ANSWER if at % 2 else PROMPT] * len(pieces)
+    return ids, roles
 
 
 def pack(texts: Iterable[Encoded], width: int) -> Packed:
@@ -57,12 +67,11 @@ def pack(texts: Iterable[Encoded], width: int) -> Packed:
     targets = numpy.full((len(lines), width), NOTHING, dtype=numpy.uint8)
     for index, line in enumerate(lines):
         start = 0
-        for number, (ids, prompt) in enumerate(line, 1):
+        for number, (ids, roles) in enumerate(line, 1):
             end = start + len(ids)
             tokens[index, start:end] = ids
             documents[index, start:end] = number
-            targets[index, start : start + prompt - 1] = PROMPT
-            targets[index, start + prompt - 1 : end - 1] = ANSWER
+            targets[index, start : end - 1] = roles[1:]
             start = end
     return Packed(tokens, documents, targets)
 
@@ -70,7 +79,7 @@ def pack(texts: Iterable[Encoded], width: int) -> Packed:
 def _fill(texts: Iterable[Encoded], width: int) -> Iterator[list[Encoded]]:
     free: list[int] = []
     lines: list[list[Encoded]] = []
-    for ids, prompt in texts:
+    for ids, roles in texts:
         if len(ids) > width:
             continue
         fitting = [(room, at) for at, room in enumerate(free) if room >= len(ids)]
@@ -85,7 +94,7 @@ def _fill(texts: Iterable[Encoded], width: int) -> Iterator[list[Encoded]]:
             free.append(width)
             lines.append([])
         free[at] -= len(ids)
-        lines[at].append((ids, prompt))
+        lines[at].append((ids, roles))
     yield from lines
 
 
@@ -114,12 +123,11 @@ def make(shard: Shard) -> Packed:
     rng = Random(seed)
     pieces = letter_pieces([processor.id_to_piece(i) for i in range(processor.vocab_size())])
 
-    def texts() -> Iterator[tuple[str, str]]:
-        for first, second in corpus(seed, shard.texts):
-            hidden = rng.random() < shard.disguised
-            yield disguise(first, second, pieces, rng) if hidden else (first, second)
+    def texts() -> Iterator[Sequence[str]]:
+        for parts in corpus(seed, shard.texts):
+            yield disguise(parts, pieces, rng) if rng.random() < shard.disguised else parts
 
-    return pack((encode(processor, *text) for text in texts()), shard.width)
+    return pack((encode(processor, parts) for parts in texts()), shard.width)
 
 
 def shard_seed(seed: int, number: int) -> int:

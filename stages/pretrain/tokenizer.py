@@ -30,7 +30,7 @@ REQUIRED_CHARS = (
 )
 
 
-def training_text(texts: Iterable[tuple[str, str]], seed: int) -> Iterator[str]:
+def training_text(texts: Iterable[Sequence[str]], seed: int) -> Iterator[str]:
     """The lines a tokenizer learns from.
 
     Product lines come once each, as printed and as people type them, and every brand in them is
