@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 
 from tests.commands import run_invoke
+
+
+def pytest_configure() -> None:
+    """Ctrl-C reaches the programs under test, also where the tests run in the background.
+
+    A shell starts background jobs with SIGINT ignored, and what is ignored stays so in children.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

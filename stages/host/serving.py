@@ -20,6 +20,8 @@ from stages.host.view import View
 _READY_WITHIN_SEC = 120
 _POLL_SEC = 0.2
 _SERVICE = "serve"
+# Where compose.yaml shows the service its model.
+_MODEL_IN_IMAGE = "/model.gguf"
 _FALLBACK = ("Q4_K_M", "F16")
 
 
@@ -102,11 +104,11 @@ def serve(model: Path, port: int, view: View) -> str:
         docker.explain(done.stderr)
         raise CartwrightError(f"the service did not start: {docker.last_line(done.stderr)}")
     address = f"http://127.0.0.1:{port}"
-    _wait_until_ready(address)
+    _wait_until_ready(address, model)
     return address
 
 
-def _wait_until_ready(address: str) -> None:
+def _wait_until_ready(address: str, model: Path) -> None:
     """Poll `/ready`; a service that cannot load its model is stopped and its reason given."""
     deadline_sec = time.monotonic() + _READY_WITHIN_SEC
     while time.monotonic() < deadline_sec:
@@ -124,7 +126,8 @@ def _wait_until_ready(address: str) -> None:
     stop()
     errors = [line for line in logs.splitlines() if line.startswith("error: ")]
     if errors:
-        raise InputError(f"the service did not start: {errors[-1].removeprefix('error: ')}")
+        reason = errors[-1].removeprefix("error: ").replace(_MODEL_IN_IMAGE, str(model))
+        raise InputError(f"the service did not start: {reason}")
     raise CartwrightError(
         f"the service was not ready after {_READY_WITHIN_SEC} s: {docker.last_line(logs)}"
     )
@@ -189,9 +192,11 @@ def predict(model: Path, catalog_file: Path, message: str, view: View, *, detail
     """Print the answer to one message over a catalog; returns the exit code."""
     images.ensure([_SERVICE], view)
     view.end()
-    words = ["stages.serve.predict", "--model", "/inputs/model.gguf", "--catalog"]
-    words += ["/inputs/catalog.txt", "--message", message, *(["--json"] if details else [])]
-    mounts = [(model, "/inputs/model.gguf"), (catalog_file, "/inputs/catalog.txt")]
+    # Under their own names, which errors then say.
+    places = f"/inputs/model/{model.name}", f"/inputs/catalog/{catalog_file.name}"
+    words = ["stages.serve.predict", "--model", places[0], "--catalog", places[1]]
+    words += ["--message", message, *(["--json"] if details else [])]
+    mounts = [(model, places[0]), (catalog_file, places[1])]
     return run_tool(_SERVICE, mounts, *words)
 
 

@@ -1,8 +1,9 @@
 """The service: one GGUF model behind HTTP, answers constrained to the catalog.
 
 `POST /v1/intent` with `catalog` (lines) and `message`; `GET /health` (alive) and `/ready` (the
-model is loaded and has answered a golden request); `/docs` for the rest. One model and one thread answer
-one request at a time, first come first served; `--queue` bounds how many wait, the rest get 429.
+model is loaded and has answered a golden request); `/docs` for the rest. One model and one thread
+answer one request at a time, first come first served; `--queue` bounds how many wait, the rest get
+429.
 
 A catalog has at most 1,000 lines, and with the message it must fit the model's context: 2,048
 tokens for the shipped model (about 100 to 150 product lines), at most `--context-tokens` for one

@@ -33,6 +33,7 @@ def tiny(cpu_images: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def copied_pytest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with pytest alone, to be mounted into images that do not carry it."""
     folder = tmp_path_factory.mktemp("pytest")
+    folder.chmod(0o755)  # the images' users are others
     for name in _PYTEST_AND_ITS_NEEDS:
         for file in importlib.metadata.distribution(name).files or ():
             source = Path(str(file.locate()))

@@ -49,7 +49,7 @@ def test_nothing_changed_runs_nothing_and_is_quick(tiny: Path) -> None:
 
 def test_only_what_depends_on_a_change_runs_again(tiny: Path) -> None:
     done = run_invoke(
-        "status", "--profile", "tiny", "--set", "gguf.imatrix_rows=7", "--why", "--json",
+        "status", "--profile", "tiny", "--set", "gguf.imatrix_rows=17", "--why", "--json",
         artifacts=tiny,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -68,7 +68,7 @@ def test_only_what_depends_on_a_change_runs_again(tiny: Path) -> None:
 def test_every_variant_was_measured_and_none_answers_outside_its_catalog(tiny: Path) -> None:
     metrics = json.loads((one_artifact(tiny, "bench-cpu") / "metrics.json").read_text())
     variants = {variant["encoding"]: variant for variant in metrics["variants"]}
-    assert {"F16", "Q8_0", "Q4_K_M", "Q2_K"} <= set(variants)
+    assert {"F16", "Q8_0", "Q4_K_M"} <= set(variants)
     assert any(variant["engine"] == "transformers" for variant in metrics["variants"])
     for variant in metrics["variants"]:
         assert variant["latency_sec"]["p50"] > 0 and variant["peak_rss_bytes"] > 1_000_000

@@ -41,6 +41,16 @@ def client(model: Path) -> Iterator[httpx.Client]:
             httpx.get(f"http://127.0.0.1:{port}/health")
 
 
+def test_a_port_in_use_is_refused_before_anything_starts(model: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = run_invoke("serve", "--model", str(model), "--port", str(port))
+    assert done.returncode == 2
+    assert f"port {port} is not free" in done.stderr and "Traceback" not in done.stderr
+
+
 def test_alive_and_ready(client: httpx.Client) -> None:
     assert client.get("/health").status_code == 200
     assert client.get("/ready").status_code == 200
@@ -96,11 +106,6 @@ def test_predict_gives_the_same_answer_as_the_service(
     assert answer == {key: served[key] for key in ("action", "product", "quantity")}
 
 
-def test_a_port_in_use_is_refused_before_anything_starts(model: Path) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
-        done = run_invoke("serve", "--model", str(model), "--port", str(port))
-    assert done.returncode == 2
-    assert str(port) in done.stderr and "in use" in done.stderr and "Traceback" not in done.stderr
+def test_a_second_service_is_refused(client: httpx.Client, model: Path) -> None:
+    done = run_invoke("serve", "--model", str(model), "--port", str(_free_port()))
+    assert done.returncode == 2 and "running already" in done.stderr
