@@ -55,7 +55,11 @@ def wilson(successes: int, trials: int, z: float = 1.959964) -> tuple[float, flo
     centre = rate + z * z / (2 * trials)
     spread = z * math.sqrt(rate * (1 - rate) / trials + z * z / (4 * trials * trials))
     scale = 1 + z * z / trials
-    return (max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale))
+    # Rounding must not put the rate itself outside.
+    return (
+        min(rate, max(0.0, (centre - spread) / scale)),
+        max(rate, min(1.0, (centre + spread) / scale)),
+    )
 
 
 def rate(hits: Iterable[bool]) -> dict[str, float | int]:

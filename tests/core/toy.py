@@ -219,7 +219,14 @@ class Project:
 
     def leftovers(self) -> list[Path]:
         """Half-written folders."""
-        return sorted((self.root / "artifacts").rglob(".tmp-*"))
+        # os.walk forgives a folder that vanishes while it looks.
+        walked = os.walk(self.root / "artifacts")
+        return sorted(
+            Path(folder, name)
+            for folder, folders, files in walked
+            for name in (*folders, *files)
+            if name.startswith(".tmp-")
+        )
 
     def stage(self, name: str, *words: str) -> subprocess.CompletedProcess[str]:
         """`python -m stages.X` in the project."""

@@ -53,7 +53,7 @@ def test_only_what_depends_on_a_change_runs_again(tiny: Path) -> None:
         artifacts=tiny,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    states = {row["stage"]: row["state"] for row in json.loads(done.stdout)["stages"]}
+    states = {row["stage"]: row["state"] for row in json.loads(done.stdout)}
     assert states == {
         "data": "fresh",
         "base": "fresh",
