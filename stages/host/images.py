@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 import subprocess
+import textwrap
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ CPU_IMAGES = ("trainer-cpu", "quantizer-cpu", "converter", "bench", "serve")
 GPU_IMAGES = ("trainer", "quantizer", "bench-gpu")
 # `#12 [bench torch-cpu 1/1] RUN ...`; lines without a count are BuildKit's own.
 _STEP = re.compile(r"#\d+ (\[\S+ \S+ \d+/\d+\] .*)")
+_MOUNT = re.compile(r"--mount=\S+ ")
+_STEP_CHARS = 100
 # What BuildKit puts before a line: the step's number, seconds since it began.
 _CLOCK = re.compile(r"^(#\d+ )?\d+\.\d+ +")
 _UNTRUSTED = ("certificate verify failed", "invalid peer certificate", "UnknownIssuer")
@@ -145,7 +148,7 @@ def _build(name: str, view: View) -> None:
 def _show_step(row: str, line: str, view: View) -> None:
     """Show the instruction that a build has come to; the rest of its output is in the log."""
     if step := _STEP.match(line):
-        view.line(row, step[1])
+        view.line(row, textwrap.shorten(_MOUNT.sub("", step[1]), _STEP_CHARS, placeholder=" ..."))
 
 
 def _reason(log: Path) -> str:

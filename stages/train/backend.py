@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +25,13 @@ _MAX_ANSWER_TOKENS = 128
 
 
 def isolate(scratch: Path) -> None:
-    """Keeps the libraries off the network and their caches in `scratch`; call before any other."""
+    """Keeps the libraries offline, their caches in `scratch`, and their notes to themselves.
+
+    Call it before any other function here.
+    """
+    # About calls between the libraries, and about kernels that a CPU does not need.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     os.environ.update(
         HF_HOME=str(scratch / "hf"),
         HF_HUB_OFFLINE="1",
@@ -131,7 +139,7 @@ def train(job: Job) -> list[dict[str, Any]]:
         torch.set_num_threads(max(1, use_all_cores() // params.processes))
     set_seed(params.seed)
     model = prepare_model_for_kbit_training(
-        _load_nf4(job), use_gradient_checkpointing=params.gradient_checkpointing
+        load_nf4(job), use_gradient_checkpointing=params.gradient_checkpointing
     )
     model = get_peft_model(
         model,
@@ -192,16 +200,17 @@ def train(job: Job) -> list[dict[str, Any]]:
     return curve.points
 
 
-def _load_nf4(job: Job) -> Any:
+def load_nf4(job: Job) -> Any:
     """The base in NF4 with double quantization, on this process's device."""
     import torch
     from accelerate import PartialState
+    from bitsandbytes.nn import Linear4bit
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
     from stages.runtime.hf import DTYPES
 
     index = PartialState(cpu=job.device == "cpu").local_process_index
-    return AutoModelForCausalLM.from_pretrained(
+    model = AutoModelForCausalLM.from_pretrained(
         job.base,
         quantization_config=BitsAndBytesConfig(
             load_in_4bit=True,
@@ -215,6 +224,12 @@ def _load_nf4(job: Job) -> Any:
         trust_remote_code=False,
         use_safetensors=True,
     )
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            # On a CPU with AVX512-BF16, bitsandbytes 0.50 repacks the weights at the first pass in
+            # evaluation mode, and from then on gives wrong gradients without a word.
+            module.support_avx512bf16_for_cpu = False
+    return model
 
 
 def _printer_callback() -> Any:
@@ -311,7 +326,7 @@ def adapter_engine(job: Job) -> Any:
 
     from stages.runtime.hf import HFEngine, load_tokenizer
 
-    model = PeftModel.from_pretrained(_load_nf4(job), str(job.adapter))
+    model = PeftModel.from_pretrained(load_nf4(job), str(job.adapter))
     return HFEngine(model, load_tokenizer(job.base))
 
 
