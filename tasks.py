@@ -406,7 +406,7 @@ def lint(_context: Context) -> None:
 def test(_context: Context, docker: bool = True) -> None:
     """Check the code and run every test; those with containers build the CPU images first."""
     _lint()
-    _tool("pytest", *([] if docker else ["-m", "not docker"]))
+    _tool("pytest", *([] if docker else ["-m", "not docker and not gpu"]))
 
 
 def _lint() -> None:

@@ -19,9 +19,9 @@ from stages.intent.prompt import ANSWER_CUE
 from stages.intent.rows import Row
 
 # What a text is: requests about one catalog, a list of names to find in it, or no request at all.
-_KINDS = Weighted({"requests": 72, "find": 20, "other": 8})
+_KINDS = Weighted({"requests": 68, "find": 26, "other": 6})
 # Of 100 texts of requests, how many have the task's own cue.
-TASK_PERCENT = 27
+TASK_PERCENT = 30
 # Of 100 requests, how many have a word nobody has seen before the product's name: the model learns
 # to copy, not to know names.
 INVENTED_PERCENT = 15

@@ -55,6 +55,8 @@ def _parse() -> argparse.Namespace:
     trainer = steps.add_parser("train", help="train the model from scratch")
     trainer.add_argument("--tokenizer", type=Path, required=True, help="a model folder")
     trainer.add_argument("--out", type=Path, required=True)
+    trainer.add_argument("--init", type=Path, help="go on from the weights of this model folder")
+    trainer.add_argument("--first-shard", type=int, default=0, help="go on where it stopped")
     trainer.add_argument("--steps", type=int, default=9_000)
     trainer.add_argument("--lines", type=int, default=64, help="packed lines of a batch")
     trainer.add_argument("--width", type=int, default=1024, help="tokens of a line")
@@ -101,9 +103,18 @@ def train(given: argparse.Namespace) -> None:
     torch.manual_seed(given.data_seed)
     torch.set_float32_matmul_precision("high")
     first = Shard(
-        given.data_seed, 0, given.shard_texts, given.width, given.tokenizer, given.disguised
+        given.data_seed,
+        given.first_shard,
+        given.shard_texts,
+        given.width,
+        given.tokenizer,
+        given.disguised,
     )
-    network = model.build(tokenizer.load(given.tokenizer).vocab_size(), given.hidden, given.layers)
+    network = (
+        model.load(given.init)
+        if given.init
+        else model.build(tokenizer.load(given.tokenizer).vocab_size(), given.hidden, given.layers)
+    )
     on_gpu = given.device == "cuda"
     network.set_attn_implementation("flex_attention" if on_gpu else "sdpa")
     network.to(given.device)
@@ -146,6 +157,8 @@ def train(given: argparse.Namespace) -> None:
         "host": _host(),
         "loss_curve": curve,
     }
+    if given.init:
+        manifest["continues"] = json.loads((given.init / MANIFEST).read_text(encoding="utf-8"))
     _write_manifest(given.out, manifest)
     if given.fresh_rows:
         _measure(given.out, given.data_seed, given.fresh_rows, given.device, constrained=False)

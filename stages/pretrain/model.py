@@ -34,6 +34,13 @@ def build(vocabulary: int, hidden: int = 256, layers: int = 8) -> LlamaForCausal
     return LlamaForCausalLM(config)
 
 
+def load(folder: Path) -> LlamaForCausalLM:
+    """The model of a folder in float32, to be trained on."""
+    return LlamaForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, local_files_only=True, use_safetensors=True
+    )
+
+
 def save(model: LlamaForCausalLM, folder: Path) -> None:
     """Writes config.json, generation_config.json and bf16 model.safetensors into a folder."""
     model.to(torch.bfloat16)

@@ -228,7 +228,7 @@ def test_a_slip_changes_one_long_word() -> None:
 
 # Of the held-out frames and families when the shipped base model was pre-trained. If this fails,
 # the base may have read what the test split now asks: pre-train it again, then renew the figure.
-HELD_OUT_SHA256 = "cb4de3de151d2fe6a66779a433c0f817856ee30e85a29562c0f9af21d4bc0208"
+HELD_OUT_SHA256 = "d6fb251407e5f2e867a9b36cadb346982453e7f620982f9677dd10b01eabbbec"
 
 
 def test_the_shipped_base_has_read_no_held_out_frame_or_family() -> None:
@@ -257,7 +257,7 @@ def test_corpus_is_of_train_and_speaks_more_than_the_task() -> None:
     found = [parts for parts in texts if "\n\nFind:\n" in parts[0]]
     for parts in found:
         assert set(parts[1::2]) <= set(parts[0].split("\n"))
-    assert 0.15 < len(found) / len(texts) < 0.25
+    assert 0.2 < len(found) / len(texts) < 0.3
     held = {f for s in ("validation", "test") for f in shop_range(s).families if len(f) > 9}
     for parts in texts:
         assert all(parts) and len(parts) % 2 == 0

@@ -1,0 +1,50 @@
+"""Fine-tuning on CUDA, by the stages' own command lines: `pytest -m gpu`, where a GPU is."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.commands import ROOT
+
+pytestmark = pytest.mark.gpu
+
+
+def _stage(name: str, params: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[str, Any]:
+    """Runs a stage on this host and returns its manifest."""
+    given = out.with_suffix(".params.json")
+    given.write_text(json.dumps(params), encoding="utf-8")
+    command = [sys.executable, "-m", f"stages.{name}", "--params", str(given), "--out", str(out)]
+    for key, path in inputs.items():
+        command += ["--input", f"{key}={path}"]
+    subprocess.run(command, cwd=ROOT, check=True)
+    manifest: dict[str, Any] = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
+    return manifest
+
+
+def test_the_shipped_base_is_tuned_and_merged_on_a_gpu(tmp_path: Path) -> None:
+    base, data, tuned = tmp_path / "base", tmp_path / "data", tmp_path / "train"
+    _stage("base", {"source": "shipped"}, {}, base)
+    rows = {"seed": 20250, "train_rows": 3000, "validation_rows": 300, "test_rows": 600}
+    _stage("data", rows, {}, data)
+    params = {"device": "cuda", "seed": 1, "max_steps": 150, "batch_rows": 16}
+    manifest = _stage("train", params, {"base": base, "data": data}, tuned)
+    metrics = manifest["metrics"]
+    assert metrics["device"] == "cuda" and metrics["steps"] == 150
+    assert metrics["parity_agreement"]["product"] >= 0.97
+    assert metrics["exact_match"]["merged"] >= metrics["exact_match"]["base"] - 0.02
+    if folder := os.environ.get("CARTWRIGHT_RESULTS"):
+        curve = json.loads((tuned / "learning_curve.json").read_text(encoding="utf-8"))
+        kept = {key: manifest[key] for key in ("params", "metrics", "wall_sec", "host", "packages")}
+        result = {
+            "command": "pytest -m gpu tests/gpu/test_train.py",
+            **kept,
+            "learning_curve": curve,
+        }
+        Path(folder, "train-gpu.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
