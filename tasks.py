@@ -260,15 +260,9 @@ def bench_cpu(
     json_: bool = False,
 ) -> None:
     """Measure GGUF files on this CPU: accuracy, latency, throughput, memory; one image is built."""
-    from stages.core import yamlfile
     from stages.host import measure
 
-    params = {}
-    for setting in set_ or ():
-        name, separator, text = setting.partition("=")
-        if not separator:
-            raise InputError(f"--set {setting}: must be parameter=value")
-        params[name] = yamlfile.scalar(text, f"--set {setting}")
+    params = measure.parameters(set_ or ())
     code, folder = measure.bench_cpu(model, dataset, params, view.choose(as_json=json_))
     if code != 0:
         sys.exit(code)

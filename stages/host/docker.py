@@ -102,6 +102,31 @@ def compose(*arguments: str) -> list[str]:
     ]
 
 
+def compose_output(*arguments: str, **variables: str) -> str:
+    """Output of a short Compose command on the project's compose.yaml.
+
+    Args:
+        arguments: The command and its options.
+        variables: What compose.yaml reads beside the usual.
+
+    Raises:
+        InputError: Docker is not installed or does not answer.
+        CartwrightError: The command failed for another reason.
+    """
+    done = subprocess.run(
+        compose("--progress", "quiet", *arguments),
+        env=environment(**variables),
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+    if done.returncode != 0:
+        explain(done.stderr)
+        raise CartwrightError(f"docker compose {arguments[0]} failed: {last_line(done.stderr)}")
+    return done.stdout
+
+
 def environment(**more: str) -> dict[str, str]:
     """Environment for Compose: the caller's, with what compose.yaml asks for."""
     return {

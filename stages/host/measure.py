@@ -9,12 +9,28 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from stages.core import yamlfile
 from stages.core.errors import InputError
 from stages.host import images, serving, settings
 from stages.host.view import View, columns
 
 FOLDER = "measurements"
 _IMAGE = "bench"
+
+
+def parameters(assignments: Sequence[str]) -> dict[str, Any]:
+    """Parameters that the user gave as `name=value`.
+
+    Raises:
+        InputError: One is no assignment.
+    """
+    found = {}
+    for assignment in assignments:
+        name, separator, text = assignment.partition("=")
+        if not separator:
+            raise InputError(f"--set {assignment}: must be parameter=value")
+        found[name] = yamlfile.scalar(text, f"--set {assignment}")
+    return found
 
 
 def bench_cpu(

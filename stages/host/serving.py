@@ -93,16 +93,10 @@ def serve(model: Path, port: int, view: View) -> str:
             ) from None
     images.ensure([_SERVICE], view)
     view.end()
-    done = subprocess.run(
-        docker.compose("--progress", "quiet", "up", "--detach", "--no-build", _SERVICE),
-        env=docker.environment(CARTWRIGHT_MODEL=str(model), CARTWRIGHT_PORT=str(port)),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode != 0:
-        docker.explain(done.stderr)
-        raise CartwrightError(f"the service did not start: {docker.last_line(done.stderr)}")
+    docker.compose_output(
+        "up", "--detach", "--no-build", _SERVICE,
+        CARTWRIGHT_MODEL=str(model), CARTWRIGHT_PORT=str(port),
+    )  # fmt: skip
     address = f"http://127.0.0.1:{port}"
     _wait_until_ready(address, model)
     return address
@@ -135,17 +129,8 @@ def _wait_until_ready(address: str, model: Path) -> None:
 
 def _containers() -> list[tuple[str, str]]:
     """Name and state of the service's containers."""
-    done = subprocess.run(
-        docker.compose("ps", "--all", "--format", "{{.Name}} {{.State}}", _SERVICE),
-        env=docker.environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode != 0:
-        docker.explain(done.stderr)
-        raise CartwrightError(f"docker compose ps failed: {docker.last_line(done.stderr)}")
-    pairs = (line.partition(" ") for line in done.stdout.splitlines())
+    listed = docker.compose_output("ps", "--all", "--format", "{{.Name}} {{.State}}", _SERVICE)
+    pairs = (line.partition(" ") for line in listed.splitlines())
     return [(name, state) for name, _, state in pairs if name]
 
 
