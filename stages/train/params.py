@@ -36,8 +36,8 @@ class Params:
         log_steps: Steps between two points of the learning curve.
         evaluations: How often the validation sample is scored, the end included.
         evaluation_rows: Validation rows scored during training.
-        parity_rows: Validation rows on which adapter and merged model must agree.
-        parity_threshold: Least share of them that must agree, for each field.
+        parity_rows: Validation rows on which adapter and merged model are compared.
+        max_drop: Largest accepted drop in exact match by merging, as a share.
         seed: Seed of initialization, order and dropout.
     """
 
@@ -62,7 +62,7 @@ class Params:
     evaluations: int = 3
     evaluation_rows: int = 96
     parity_rows: int = 96
-    parity_threshold: float = 0.97
+    max_drop: float = 0.02
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -89,7 +89,7 @@ class Params:
             raise InputError(f"learning_rate must be above 0 and below 1, not {self.learning_rate}")
         if self.epochs <= 0:
             raise InputError(f"epochs must be above 0, not {self.epochs}")
-        if not 0 <= self.parity_threshold <= 1:
-            raise InputError(f"parity_threshold must be from 0 to 1, not {self.parity_threshold}")
+        if not 0 <= self.max_drop <= 1:
+            raise InputError(f"max_drop must be from 0 to 1, not {self.max_drop}")
         if not self.target_modules:
             raise InputError("target_modules must name at least one layer")

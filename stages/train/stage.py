@@ -66,7 +66,7 @@ def run(params: Params, inputs: Mapping[str, Path], out: Path) -> dict[str, Any]
         name: sum(a == row.answer for a, row in zip(given, held_out, strict=True)) / len(held_out)
         for name, given in answers.items()
     }
-    parity.hold(found, params.parity_threshold, "validation.jsonl")
+    parity.hold(found, params.max_drop, "validation.jsonl")
     (out / "parity.json").write_text(
         json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
     )

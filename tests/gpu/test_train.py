@@ -37,7 +37,7 @@ def test_the_shipped_base_is_tuned_and_merged_on_a_gpu(tmp_path: Path) -> None:
     manifest = _stage("train", params, {"base": base, "data": data}, tuned)
     metrics = manifest["metrics"]
     assert metrics["device"] == "cuda" and metrics["steps"] == 150
-    assert metrics["parity_agreement"]["product"] >= 0.97
+    assert metrics["parity_agreement"]["product"] >= 0.9
     assert metrics["exact_match"]["merged"] >= metrics["exact_match"]["base"] - 0.02
     if folder := os.environ.get("CARTWRIGHT_RESULTS"):
         curve = json.loads((tuned / "learning_curve.json").read_text(encoding="utf-8"))

@@ -32,7 +32,7 @@ QUICK = Params(
     evaluations=2,
     evaluation_rows=8,
     parity_rows=8,
-    parity_threshold=0.5,
+    max_drop=0.5,
     learning_rate=3e-3,
     seed=3,
 )
@@ -218,7 +218,7 @@ def test_a_merged_model_that_answers_otherwise_fails_and_names_rows(
 
     monkeypatch.setattr(backend, "merge", spoiled)
     with pytest.raises(StageFailed, match=r"validation\.jsonl:\d+"):
-        stage.run(replace(QUICK, max_steps=2, parity_threshold=0.97), inputs, tmp_path)
+        stage.run(replace(QUICK, max_drop=0.02), inputs, tmp_path)
 
 
 def test_the_engine_keeps_what_it_read(inputs: dict[str, Path]) -> None:
