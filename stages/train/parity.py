@@ -22,7 +22,7 @@ def compare(
     """Holds a merged model's answers (`after`) against its adapter's (`before`).
 
     Returns:
-        `rows`, `agreement` (field to share), `drop` (the adapter's exact-match share less the merged
+        `rows`, `agreement` (field to share), `drop` (the adapter's exact match less the merged
         model's) and `different` (row number from 1, both answers, the right one).
     """
     pairs = list(zip(before, after, strict=True))
