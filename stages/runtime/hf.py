@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
+from transformers.utils.logging import disable_progress_bar
 
 from stages.core.errors import InputError
 
@@ -55,6 +56,7 @@ class HFEngine:
             raise InputError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}")
         if device.startswith("cuda") and not torch.cuda.is_available():
             raise InputError(f"device is {device} but no GPU is visible here: use device cpu")
+        disable_progress_bar()
         model = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=DTYPES[dtype],
