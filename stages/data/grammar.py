@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -170,11 +170,18 @@ def _key(wording: Wording) -> str:
     return " ".join(_WORD.findall(" ".join(texts).lower()))
 
 
+def _pairs(wording: Wording) -> set[str]:
+    """Words and slots of a wording, each with the one before it; the first with its start."""
+    words = ["^", *_key(wording).split()]
+    return {f"{one} {two}" for one, two in pairwise(words)}
+
+
 def _deal(frames: list[Frame]) -> dict[str, dict[str, tuple[tuple[Frame, ...], ...]]]:
     """Deals frames to the splits by their hash.
 
-    Held-out wordings use only words of train frames of the same action, and none is also a wording
-    of train: the test asks for composition, not for vocabulary. A frame left without a wording
+    Two words, or a word and a slot, that follow each other in a held-out wording also do so in some
+    train frame of the same action, and no held-out wording is one of train: the test asks for new
+    compositions of what was seen, not for new vocabulary and idioms. A frame left without a wording
     goes to train.
     """
     dealt: dict[str, list[Frame]] = {split: [] for split in SPLITS}
@@ -185,23 +192,22 @@ def _deal(frames: list[Frame]) -> dict[str, dict[str, tuple[tuple[Frame, ...], .
             dealt["train"].append(frame)
         else:
             waiting.append((split, frame))
-    words: dict[str, set[str]] = {action: set() for action in ACTIONS}
+    known: dict[str, set[str]] = {action: set() for action in ACTIONS}
     taken: dict[str, str] = {}
 
     def take(split: str, frame: Frame) -> None:
         for wording in frame.wordings:
             taken[_key(wording)] = split
             if split == "train":
-                words[frame.action] |= _words(wording)
+                known[frame.action] |= _pairs(wording)
 
     for frame in dealt["train"]:
         take("train", frame)
     held: list[tuple[str, Frame]] = []
     for split, frame in waiting:  # first the frames that no choice of wording can keep out
-        known = words[frame.action]
         free = [wording for wording in frame.wordings if _key(wording) not in taken]
         # A frame of no words ("{p}: {q}") is every language's.
-        if any(_words(wording) and _words(wording) <= known for wording in free):
+        if any(_words(wording) and _pairs(wording) <= known[frame.action] for wording in free):
             held.append((split, frame))
         else:
             dealt["train"].append(frame)
@@ -210,7 +216,7 @@ def _deal(frames: list[Frame]) -> dict[str, dict[str, tuple[tuple[Frame, ...], .
         kept = tuple(
             wording
             for wording in frame.wordings
-            if _words(wording) <= words[frame.action] and taken.get(_key(wording), split) == split
+            if _pairs(wording) <= known[frame.action] and taken.get(_key(wording), split) == split
         )
         if kept:
             home, one = split, replace(frame, wordings=kept)
