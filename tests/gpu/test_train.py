@@ -23,7 +23,8 @@ def _stage(name: str, params: dict[str, Any], inputs: dict[str, Path], out: Path
     command = [sys.executable, "-m", f"stages.{name}", "--params", str(given), "--out", str(out)]
     for key, path in inputs.items():
         command += ["--input", f"{key}={path}"]
-    subprocess.run(command, cwd=ROOT, check=True)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"stages.{name}: {done.stdout[-4_000:]}\n{done.stderr[-4_000:]}"
     manifest: dict[str, Any] = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
     return manifest
 
