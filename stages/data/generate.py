@@ -40,7 +40,9 @@ class Noise:
         misspelt: a slip inside the product's name, where it stays recognizable.
         diacritics: letters like "č" or "ñ" written plain throughout.
         punctuation: no sentence punctuation.
-        lower_case: no capital at the start.
+        lower_case: no capital at the start, and in half of these messages none but in the product.
+        filler: a word of hesitation somewhere.
+        shout: capitals throughout.
     """
 
     typo: float = 0.14
@@ -48,6 +50,8 @@ class Noise:
     diacritics: float = 0.3
     punctuation: float = 0.25
     lower_case: float = 0.4
+    filler: float = 0.06
+    shout: float = 0.01
 
 
 _FORM, _MENTION = Weighted(_QUANTITY_FORMS), Weighted(_MENTIONS)
@@ -118,6 +122,8 @@ class Writer:
         form, quantity = self._quantity(rng, slots)
         mention, kind = self.mention(rng, catalog, target, quantity)
         values = {"p": mention}
+        if "x" in slots:
+            values["x"] = self._thing(rng, catalog)
         if "o" in slots:
             values["o"] = pick(rng, [line for line in catalog if line is not target]).name
         if "qp" in slots or "qx" in slots:
@@ -125,7 +131,7 @@ class Writer:
         if "q" in slots:
             values["q"] = self._amount(rng, form, quantity)
 
-        parts = self._around(rng, action, wording, form)
+        parts = self._around(rng, action, wording, form, catalog)
         text, faults = self._spell(rng, parts, values)
         slice_: dict[str, Any] = {
             "register": frame.register,
@@ -206,6 +212,13 @@ class Writer:
             number = self._number(rng, quantity, form == "word")
         return _fill(pick(rng, language.phrases[form]), {"n": number, "p": mention})
 
+    def _thing(self, rng: Random, catalog: Sequence[Product]) -> str:
+        """A noun that names no line of the catalog."""
+        while True:
+            thing = pick(rng, self._language.things)
+            if not any(name_words(thing) & line.words for line in catalog):
+                return thing
+
     def mention(
         self, rng: Random, catalog: Sequence[Product], target: Product, quantity: int
     ) -> tuple[str, str]:
@@ -216,7 +229,7 @@ class Writer:
             text = text.lower()
         elif kind != "full":
             text = _shorter(rng, kind, target)
-            words = name_words(text)
+            words = name_words(text) - {"of"}
             if any(words <= line.words for line in catalog if line is not target):
                 kind, text = "full", target.name
             else:
@@ -238,7 +251,9 @@ class Writer:
                 return slipped, "misspelt"
         return text, kind
 
-    def _around(self, rng: Random, action: str, wording: Wording, form: str) -> list[str]:
+    def _around(
+        self, rng: Random, action: str, wording: Wording, form: str, catalog: Sequence[Product]
+    ) -> list[str]:
         """The whole message as literals and slots in turn: greeting, reason, request, thanks."""
         random, language = rng.random, self._language
         parts = list(wording)
@@ -249,7 +264,7 @@ class Writer:
             reason = pick(rng, language.reasons["any" if random() < 0.5 else action])
             # "For 8 people, the milk": a head count beside no quantity could be read as one.
             if not (form == "omitted" and "people" in reason):
-                said = _reason(rng, reason)
+                said = _reason(rng, reason, self._thing(rng, catalog))
                 loud = said[0].upper() + said[1:]
                 if random() < 0.5:
                     first = said if opener and mark != "! " else loud
@@ -280,11 +295,18 @@ class Writer:
                 parts[at] = mistype(parts[at], rng)
             if parts[::2] != before:
                 faults.append("typo")
+        if random() < noise.filler:
+            at = 2 * int(random() * ((len(parts) + 1) // 2))
+            parts[at] = _hesitant(rng, parts[at], pick(rng, self._language.fillers), at == 0)
+            faults.append("filler")
         if random() < noise.punctuation:
             bare = [strip_marks(part) for part in parts[::2]]
             if bare != parts[::2]:
                 faults.append("no_punctuation")
                 parts[::2] = bare
+        lower = random() < noise.lower_case
+        if lower and random() < 0.5:
+            parts[::2] = [part.lower() for part in parts[::2]]
         pieces = parts[:]
         for at in range(1, len(parts), 2):
             pieces[at] = values[parts[at]]
@@ -294,10 +316,22 @@ class Writer:
             if plain != text:
                 faults.append("no_diacritics")
                 text = plain
-        if random() >= noise.lower_case:
+        if not lower:
             first = 1 if text[0] in "¿¡" and len(text) > 1 else 0
             text = text[:first] + text[first].upper() + text[first + 1 :]
+        if random() < noise.shout:
+            faults.append("shout")
+            text = text.upper()
         return text, "+".join(faults) or "none"
+
+
+def _hesitant(rng: Random, text: str, filler: str, first: bool) -> str:
+    """A literal between slots with a filler between two of its words, or before the first."""
+    words = text.split(" ")
+    # An empty word at an end is the space before or after a slot.
+    start = 0 if first else 1
+    words.insert(start + int(rng.random() * (len(words) - start)), filler)
+    return " ".join(words)
 
 
 def _fill(wording: Wording, values: dict[str, str]) -> str:
@@ -305,23 +339,36 @@ def _fill(wording: Wording, values: dict[str, str]) -> str:
 
 
 def _shorter(rng: Random, kind: str, product: Product) -> str:
-    named = f"{product.variant} {product.family}".strip()
+    variant, family, brand, size = product.variant, product.family, product.brand, product.size
+    named = f"{variant} {family}".strip()
     if kind == "no_size":
-        return f"{product.brand} {named}".strip()
+        return f"{brand} {named}".strip()
     if kind == "noun":
-        return product.family
-    # partial: what tells it from its neighbours, in the order people say it
-    size = product.size
-    if size.split(" ")[0].isdigit():
-        size = f"({size})"  # "tea 20 bags" would ask for twenty
-    choice = int(rng.random() * 4)
-    if choice == 0:
-        return named
-    if choice == 1 and product.brand:
-        return f"{product.brand} {product.family}"
-    if choice == 2:
-        return f"{product.family} {size}".strip()
-    return f"{named} {size}".strip()
+        # "the speaker" for a Bluetooth Speaker
+        return family if rng.random() < 0.7 else family.rsplit(" ", 1)[-1]
+    # partial: what tells it from its neighbours, in the orders people say it
+    after = f"({size})" if _counts(size) else size  # "tea 20 bags" would ask for twenty
+    before = "" if _counts(size) else size
+    ways = [
+        named,
+        named,
+        f"{brand} {family}",
+        f"{family} {after}",
+        f"{named} {after}",
+        f"{before} {family}",
+        f"{before} {named}",
+        f"{family} {variant}",
+    ]
+    if brand and rng.random() < 0.15:
+        return brand
+    if " " in before:  # "500g pack of ground beef"
+        ways += [f"{before} of {named}", f"{before.split(' ')[0]} {family}"]
+    return pick(rng, ways).strip()
+
+
+def _counts(size: str) -> bool:
+    """Whether a size has a bare number, which could be read as a quantity."""
+    return any(word.strip("+").isdigit() or word == "one" for word in size.split(" "))
 
 
 def _plural(text: str) -> str:
@@ -336,8 +383,8 @@ def _plural(text: str) -> str:
     return text + "s"
 
 
-def _reason(rng: Random, wording: Wording) -> str:
-    """A reason with numbers that fit its language: none that ends in 1 to 4 where a noun follows.
+def _reason(rng: Random, wording: Wording, thing: str) -> str:
+    """A reason with a thing, or with numbers that fit its language: none that ends in 1 to 4 where a noun follows.
 
     Croatian counts "85 eura" but "82 eura" and "81 euro".
     """
@@ -351,5 +398,6 @@ def _reason(rng: Random, wording: Wording) -> str:
         "people": str(5 + int(rng.random() * 16)),
         "year": str(10 + int(rng.random() * 15)),
         "minutes": str(5 * (1 + int(rng.random() * 11))),
+        "x": thing,
     }
     return _fill(wording, values)

@@ -21,7 +21,7 @@ from stages.intent.rows import ACTIONS
 LANGUAGES = tuple(
     sorted(path.stem for path in Path(__file__).with_name("languages").glob("*.yaml"))
 )
-SLOTS = ("qp", "qx", "q", "p", "o")
+SLOTS = ("qp", "qx", "q", "p", "o", "x")
 # Wordings kept of one frame; a frame with many choices is sampled down to it.
 MAX_WORDINGS = 240
 # Dealt to validation and test at first; those with a word of their own then go to train.
@@ -62,6 +62,8 @@ class Language:
         idioms: spelled-out quantities that stand before a product ("half a dozen").
         idioms_alone: the same, where the product is elsewhere in the sentence.
         reasons: by `any`, `add`, `remove`: sentences with number slots that are no quantity.
+        things: nouns that are not for sale, for slot `{x}`: toppings, dishes, rooms, people.
+        fillers: words of hesitation.
     """
 
     name: str
@@ -76,6 +78,8 @@ class Language:
     openers: tuple[str, ...]
     closers: tuple[str, ...]
     reasons: dict[str, tuple[Wording, ...]]
+    things: tuple[str, ...]
+    fillers: tuple[str, ...]
 
 
 @cache
@@ -110,6 +114,8 @@ def load(name: str) -> Language:
         openers=tuple(raw["openers"]),
         closers=tuple(raw["closers"]),
         reasons={kind: tuple(map(_split, texts)) for kind, texts in raw["reasons"].items()},
+        things=tuple(raw["things"]),
+        fillers=tuple(raw["fillers"]),
     )
 
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from stages.core.errors import InputError
 
 MAX_CATALOG_LINES = 200
-_SHARES = ("typo_rate", "misspelt_rate", "no_diacritics_rate", "no_punctuation_rate", "lower_rate")
+_SHARES = ("typo_rate", "misspelt_rate", "no_diacritics_rate", "no_punctuation_rate", "lower_rate",
+           "filler_rate")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +27,7 @@ class Params:
         no_diacritics_rate: share of messages typed without the language's special letters.
         no_punctuation_rate: share of messages without sentence punctuation.
         lower_rate: share of messages without a capital at the start.
+        filler_rate: share of messages with a word of hesitation.
         import_path: a JSONL file of your own rows, used in place of the generator; empty for none.
     """
 
@@ -41,6 +43,7 @@ class Params:
     no_diacritics_rate: float = 0.3
     no_punctuation_rate: float = 0.25
     lower_rate: float = 0.4
+    filler_rate: float = 0.06
     import_path: str = ""
 
     def __post_init__(self) -> None:

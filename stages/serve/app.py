@@ -6,7 +6,7 @@ import asyncio
 import sys
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Request, Response
@@ -20,6 +20,8 @@ from stages.serve.model import RequestError, as_plain
 from stages.serve.service import NotReady, QueueFull, Service
 
 MAX_BODY_BYTES = 2 << 20
+# Read and thrown away after a body was refused.
+MAX_DRAINED_BYTES = 64 << 20
 BODY_TIMEOUT_SEC = 15.0
 _RETRY_SEC = 1
 
@@ -213,9 +215,7 @@ class _Limits:
             return
         except _TooLarge:
             sentence = f"the body is larger than {MAX_BODY_BYTES:,} bytes"
-            response = refusal(413, sentence, "invalid_request_error")
-            response.headers["Connection"] = "close"
-            await response(scope, receive, send)
+            await _refuse_and_drain(refusal(413, sentence, "invalid_request_error"), receive, send)
             return
         if body is None:
             return
@@ -229,6 +229,28 @@ class _Limits:
             return {"type": "http.request", "body": body, "more_body": False}
 
         await self._app(scope, replay, send)
+
+
+async def _refuse_and_drain(response: Response, receive: Receive, send: Send) -> None:
+    """Answers at once and ends the response when the body has come, within limits.
+
+    Closed earlier, the connection would be reset under a client that still sends, and most clients
+    then report the reset instead of the answer.
+    """
+    response.headers["Connection"] = "close"
+    headers = response.raw_headers
+    start = {"type": "http.response.start", "status": response.status_code, "headers": headers}
+    await send(start)
+    await send({"type": "http.response.body", "body": response.body, "more_body": True})
+    left = MAX_DRAINED_BYTES
+    with suppress(TimeoutError):
+        async with asyncio.timeout(BODY_TIMEOUT_SEC):
+            while left > 0:
+                message = await receive()
+                left -= len(message.get("body", b""))
+                if not message.get("more_body", False):  # the end, or the client went away
+                    break
+    await send({"type": "http.response.body", "body": b""})
 
 
 class _TooLarge(Exception):

@@ -150,7 +150,9 @@ def test_mention_means_one_line_of_the_catalog(rows: dict[str, list[Row]]) -> No
         for row in rows[split]:
             kind, product = row.extra["slice"]["mention"], row.answer.product
             message, plain = row.message.lower(), product.lower()
-            if kind == "full":
+            if "shout" in row.extra["slice"]["noise"]:
+                assert row.message.isupper()
+            elif kind == "full":
                 # A capital at the start of the message is the one change.
                 assert product in row.message or row.message.startswith(product[0].upper())
             elif kind == "lower":
@@ -206,7 +208,7 @@ def test_near_misses_are_deliberate(rows: dict[str, list[Row]]) -> None:
 
 
 def test_noise_can_be_switched_off() -> None:
-    quiet = Noise(typo=0, misspelt=0, diacritics=0, punctuation=0, lower_case=0)
+    quiet = Noise(0, 0, 0, 0, 0, 0, 0)
     for row in generate(1, "train", 600, noise=quiet):
         assert row.extra["slice"]["noise"] == "none"
         assert row.extra["slice"]["mention"] != "misspelt"

@@ -97,10 +97,11 @@ def test_the_loss_is_of_the_answer_alone(inputs: dict[str, Path], tmp_path: Path
         losses = torch.nn.functional.cross_entropy(logits, tokens[0, 1:], reduction="none")
         answers += losses[len(prompt) - 1 :].tolist()
         prompts += losses[: len(prompt) - 1].tolist()
-    of_answers, of_prompts = sum(answers) / len(answers), sum(prompts) / len(prompts)
-    assert of_prompts > 2 * of_answers
+    of_answers = sum(answers) / len(answers)
+    of_all = (sum(answers) + sum(prompts)) / (len(answers) + len(prompts))
     # Training reads the base in NF4, this in bf16.
     assert logged == pytest.approx(of_answers, rel=0.25)
+    assert abs(logged - of_answers) < abs(logged - of_all) / 4
 
 
 def test_gradients_are_those_of_the_unpacked_weights(
