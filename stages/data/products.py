@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from random import Random
@@ -74,9 +74,12 @@ def split_of(text: str, held_percent: int = 20) -> str:
     return ("test", "validation")[bucket % 2] if bucket < 2 * held_percent else "train"
 
 
+_PUNCTUATION = str.maketrans("", "", "(),")
+
+
 def name_words(name: str) -> frozenset[str]:
-    """Lower-cased words of a catalog line, without parentheses."""
-    return frozenset(name.lower().replace("(", "").replace(")", "").split())
+    """Lower-cased words of a catalog line, without the punctuation that sets the size off."""
+    return frozenset(name.lower().replace(" - ", " ").translate(_PUNCTUATION).split())
 
 
 @cache
@@ -118,10 +121,25 @@ def invented_name(rng: Random) -> str:
     return "".join(syllables).capitalize()
 
 
-def compose(brand: str, variant: str, noun: str, size: str) -> str:
+STYLES = ("parentheses", "front", "comma", "dash", "bare")
+"""How a shop writes sizes: `Milk (1L)`, `Large Pizza`, `Milk, 1L`, `Milk - 1L`, `Milk 1L`."""
+
+
+def compose(brand: str, variant: str, noun: str, size: str, style: str = "parentheses") -> str:
     """The catalog line of a product."""
     words = " ".join(part for part in (brand, variant, noun) if part)
-    return f"{words} ({size})" if size else words
+    if not size:
+        return words
+    if style == "front" and size.isalpha():
+        return f"{size.capitalize() if size.islower() else size} {words}"
+    patterns = {"comma": f"{words}, {size}", "dash": f"{words} - {size}", "bare": f"{words} {size}"}
+    return patterns.get(style, f"{words} ({size})")
+
+
+def restyle(product: Product, style: str) -> Product:
+    """The product as a shop of another style writes it."""
+    name = compose(product.brand, product.variant, product.family, product.size, style)
+    return replace(product, name=name, words=name_words(name))
 
 
 def _family(noun: str, group: dict[str, Any], marks: Sequence[str]) -> tuple[Product, ...]:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from random import Random
 
 from stages.data.draw import pick
-from stages.data.products import Product, Range, shop_range
+from stages.data.products import STYLES, Product, Range, restyle, shop_range
+
+# Of 100 catalogs, how many write sizes otherwise than in parentheses.
+RESTYLED_PERCENT = 30
 
 
 class Shops:
@@ -46,6 +49,12 @@ class Shops:
             if random() < 0.25 and len(chosen) < lines:
                 product = pick(rng, shelf)
                 chosen[product.name] = product
+        if random() * 100 < RESTYLED_PERCENT:
+            style = pick(rng, STYLES[1:])
+            restyled = {line.name: restyle(line, style) for line in chosen.values()}
+            # Two lines may read alike in another style: a "Large Bowl" and a "Bowl (large)".
+            if len({line.name for line in restyled.values()}) == len(chosen):
+                target, chosen = restyled[target.name], restyled
         catalog = list(chosen.values())
         rng.shuffle(catalog)
         return catalog, target, near_miss

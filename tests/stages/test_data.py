@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
+from functools import cache
 from itertools import islice
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from stages.data.generate import DEFAULT_LANGUAGES, Noise, generate
 from stages.data.grammar import LANGUAGES, all_frames, load
 from stages.data.noise import mistype, strip_diacritics
 from stages.data.params import Params
-from stages.data.products import SPLITS, brands, name_words, shop_range
+from stages.data.products import SPLITS, STYLES, brands, name_words, restyle, shop_range
 from stages.data.splits import check_leaks, normalize, template
 from stages.data.stage import run
 from stages.intent.prompt import render
@@ -132,10 +133,17 @@ def test_rows_cover_what_they_should(rows: dict[str, list[Row]]) -> None:
     assert {len(row.catalog) for row in rows["train"]} == set(range(5, 21))
 
 
+@cache
+def _families() -> dict[str, str]:
+    """The family of a catalog line, in whatever style it is written."""
+    goods = [p for s in SPLITS for f in shop_range(s).products for p in f]
+    return {restyle(p, style).name: p.family for style in STYLES for p in goods}
+
+
 def test_held_out_rows_ask_for_unseen_families_in_unseen_frames(
     rows: dict[str, list[Row]],
 ) -> None:
-    lines = {p.name: p.family for s in SPLITS for f in shop_range(s).products for p in f}
+    lines = _families()
     for split in ("validation", "test"):
         own = set(shop_range(split).families)
         assert {lines[row.answer.product] for row in rows[split]} <= own
@@ -198,7 +206,7 @@ def test_quantity_stands_in_the_message_and_omitted_means_one(rows: dict[str, li
 
 
 def test_near_misses_are_deliberate(rows: dict[str, list[Row]]) -> None:
-    lines = {p.name: p.family for s in SPLITS for f in shop_range(s).products for p in f}
+    lines = _families()
     for row in rows["train"]:
         twins = [lines[line] for line in row.catalog].count(lines[row.answer.product]) - 1
         if not row.extra["slice"]["near_miss"]:
