@@ -27,6 +27,9 @@ MAX_WORDINGS = 240
 # Dealt to validation and test at first; those with a word of their own then go to train.
 HELD_FRAMES_PERCENT = 30
 
+# The ids of the frames that the shipped base model read: none of them may be held out.
+PRETRAINED_FRAMES = Path(__file__).with_name("languages") / "pretrained.txt"
+
 _SLOT = re.compile(r"\{(\w+)\}")
 _CHOICE = re.compile(r"\[([^\[\]]*)\]|<(\w+)>")
 _WORD = re.compile(r"[^\W\d_]+")
@@ -119,6 +122,12 @@ def load(name: str) -> Language:
     )
 
 
+@cache
+def pretrained_frames() -> frozenset[str]:
+    """The ids of the frames that the shipped base model read."""
+    return frozenset(PRETRAINED_FRAMES.read_text(encoding="utf-8").split())
+
+
 def all_frames(language: Language, split: str) -> Iterator[Frame]:
     """The frames of a split, both actions."""
     for by_register in language.frames[split].values():
@@ -183,7 +192,7 @@ def _pairs(wording: Wording) -> set[str]:
 
 
 def _deal(frames: list[Frame]) -> dict[str, dict[str, tuple[tuple[Frame, ...], ...]]]:
-    """Deals frames to the splits by their hash.
+    """Deals frames to the splits by their hash; what the shipped base model read stays in train.
 
     Two words, or a word and a slot, that follow each other in a held-out wording also do so in some
     train frame of the same action, and no held-out wording is one of train: the test asks for new
@@ -192,9 +201,10 @@ def _deal(frames: list[Frame]) -> dict[str, dict[str, tuple[tuple[Frame, ...], .
     """
     dealt: dict[str, list[Frame]] = {split: [] for split in SPLITS}
     waiting: list[tuple[str, Frame]] = []
+    read = pretrained_frames()
     for frame in frames:
         split = split_of(f"frame:{frame.id}", HELD_FRAMES_PERCENT)
-        if split == "train":
+        if split == "train" or frame.id in read:
             dealt["train"].append(frame)
         else:
             waiting.append((split, frame))

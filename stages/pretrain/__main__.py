@@ -7,11 +7,15 @@ python -m stages.pretrain tokenizer --data-seed 1 --out stages/base/shipped
 python -m stages.pretrain train --data-seed 1 --tokenizer stages/base/shipped --out DIR
 python -m stages.pretrain evaluate --data-seed 1 --model DIR
 ```
+
+`train` leaves `pretrained.txt` beside the weights, the frames that the model has read. When the
+weights are taken into `stages/base/shipped`, it goes into `stages/data/languages`.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import platform
@@ -27,7 +31,8 @@ from pathlib import Path
 from typing import Any
 
 from stages.data.corpus import corpus
-from stages.data.generate import generate
+from stages.data.generate import DEFAULT_LANGUAGES, generate
+from stages.data.grammar import PRETRAINED_FRAMES, all_frames, load, pretrained_frames
 from stages.pretrain.packing import Shard, make, shard_seed, stream
 
 MANIFEST = "manifest.json"
@@ -157,11 +162,19 @@ def train(given: argparse.Namespace) -> None:
         "host": _host(),
         "loss_curve": curve,
     }
+    frames = sorted(pretrained_frames().union(*map(_train_frames, DEFAULT_LANGUAGES)))
+    text = "".join(f"{name}\n" for name in frames)
+    (given.out / PRETRAINED_FRAMES.name).write_text(text, encoding="utf-8")
+    manifest["frames_sha256"] = hashlib.sha256(text.encode()).hexdigest()
     if given.init:
         manifest["continues"] = json.loads((given.init / MANIFEST).read_text(encoding="utf-8"))
     _write_manifest(given.out, manifest)
     if given.fresh_rows:
         _measure(given.out, given.data_seed, given.fresh_rows, given.device, constrained=False)
+
+
+def _train_frames(language: str) -> set[str]:
+    return {frame.id for frame in all_frames(load(language), "train")}
 
 
 TOKENIZER_FILES = (

@@ -14,7 +14,13 @@ import pytest
 from stages.core.errors import InputError, StageFailed
 from stages.data.corpus import corpus
 from stages.data.generate import DEFAULT_LANGUAGES, Noise, generate
-from stages.data.grammar import LANGUAGES, all_frames, load
+from stages.data.grammar import (
+    LANGUAGES,
+    PRETRAINED_FRAMES,
+    all_frames,
+    load,
+    pretrained_frames,
+)
 from stages.data.noise import mistype, strip_diacritics
 from stages.data.params import Params
 from stages.data.products import SPLITS, STYLES, brands, name_words, restyle, shop_range
@@ -23,6 +29,7 @@ from stages.data.stage import run
 from stages.intent.prompt import render
 from stages.intent.rows import ACTIONS, Answer, Row, parse_answer, parse_row, read_rows, write_rows
 
+ROOT = Path(__file__).parents[2]
 ROWS = 3000
 
 
@@ -236,23 +243,18 @@ def test_a_slip_changes_one_long_word() -> None:
 
 # The pre-training corpus
 
-# Of the held-out frames and families when the shipped base model was pre-trained. If this fails,
-# the base may have read what the test split now asks: pre-train it again, then renew the figure.
-HELD_OUT_SHA256 = "2ed40bda9a4ab02bd41c69854621f1037c84892a398026017cd2a36c36b18a4c"
 
-
-def test_the_shipped_base_has_read_no_held_out_frame_or_family() -> None:
-    held = [
-        *(family for split in ("validation", "test") for family in shop_range(split).families),
-        *(
-            frame.id
-            for name in DEFAULT_LANGUAGES
-            for split in ("validation", "test")
-            for frame in all_frames(load(name), split)
-        ),
-    ]
-    digest = hashlib.sha256("\n".join(sorted(held)).encode()).hexdigest()
-    assert digest == HELD_OUT_SHA256
+def test_the_shipped_base_has_read_no_held_out_frame() -> None:
+    manifest = json.loads((ROOT / "stages/base/shipped/manifest.json").read_text(encoding="utf-8"))
+    listed = hashlib.sha256(PRETRAINED_FRAMES.read_bytes()).hexdigest()
+    assert manifest["frames_sha256"] == listed, "pretrained.txt is not of the shipped weights"
+    held = {
+        frame.id
+        for name in DEFAULT_LANGUAGES
+        for split in ("validation", "test")
+        for frame in all_frames(load(name), split)
+    }
+    assert held and not held & pretrained_frames()
 
 
 def test_corpus_is_of_train_and_speaks_more_than_the_task() -> None:
