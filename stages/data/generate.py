@@ -384,9 +384,9 @@ def _plural(text: str) -> str:
 
 
 def _reason(rng: Random, wording: Wording, thing: str) -> str:
-    """A reason with a thing, or with numbers that fit its language: none that ends in 1 to 4 where a noun follows.
+    """A reason with a thing, or with numbers that fit its language.
 
-    Croatian counts "85 eura" but "82 eura" and "81 euro".
+    None ends in 1 to 4 where a noun follows: Croatian counts "85 eura" but "82 eura" and "81 euro".
     """
     values = {
         "order": str(1000 + int(rng.random() * 9000)),

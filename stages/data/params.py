@@ -7,8 +7,14 @@ from dataclasses import dataclass
 from stages.core.errors import InputError
 
 MAX_CATALOG_LINES = 200
-_SHARES = ("typo_rate", "misspelt_rate", "no_diacritics_rate", "no_punctuation_rate", "lower_rate",
-           "filler_rate")
+_SHARES = (
+    "typo_rate",
+    "misspelt_rate",
+    "no_diacritics_rate",
+    "no_punctuation_rate",
+    "lower_rate",
+    "filler_rate",
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,10 +23,10 @@ UNK, BOS, EOS, PAD, NEWLINE = 0, 1, 2, 3, 4
 SPECIALS = {UNK: "<unk>", BOS: "<s>", EOS: "</s>", PAD: "<pad>"}
 MAX_POSITIONS = 2048
 
-# Every letter of the three languages, and of German, must be a piece, whatever share of the text it has.
+# Every letter of the three languages must be a piece, whatever share of the text it has.
 REQUIRED_CHARS = (
     "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
-    "čćđšžČĆĐŠŽáéíóúüñÁÉÍÓÚÜÑäöÄÖß¿¡€.,:;!?'\"()[]{}<>/\\-–—_+*=&%#@$…"
+    "čćđšžČĆĐŠŽáéíóúüñÁÉÍÓÚÜÑ¿¡€.,:;!?'\"()[]{}<>/\\-–—_+*=&%#@$…"
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import Counter
 from functools import cache
 from itertools import islice
@@ -88,6 +89,20 @@ def test_held_out_frames_use_words_of_train(name: str) -> None:
     for action in ACTIONS:
         for split in ("validation", "test"):
             assert words(split, action) <= words("train", action)
+
+
+@pytest.mark.parametrize("name", LANGUAGES)
+def test_no_wording_is_of_both_actions(name: str) -> None:
+    """Whichever product stands where: "not X, Y" must not add Y here and remove X there."""
+    asked: dict[str, set[str]] = {action: set() for action in ACTIONS}
+    for frame in (f for split in SPLITS for f in all_frames(load(name), split)):
+        for wording in frame.wordings:
+            slots = ["p" if slot in ("qp", "qx", "o") else slot for slot in wording[1::2]]
+            text = " ".join(
+                part for two in zip(wording[::2], [*slots, ""], strict=True) for part in two
+            )
+            asked[frame.action].add(" ".join(re.findall(r"\w+|[+-]", text.lower())))
+    assert not asked["add"] & asked["remove"]
 
 
 @pytest.mark.parametrize("name", LANGUAGES)
