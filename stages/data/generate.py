@@ -11,6 +11,7 @@ from typing import Any
 
 from stages.data.draw import Weighted, pick
 from stages.data.grammar import Language, Wording, load
+from stages.data.naming import plural, shorter
 from stages.data.noise import mistype, strip_diacritics, strip_marks
 from stages.data.products import Product, name_words
 from stages.data.shops import Shops
@@ -228,7 +229,7 @@ class Writer:
         if kind == "lower":
             text = text.lower()
         elif kind != "full":
-            text = _shorter(rng, kind, target)
+            text = shorter(rng, kind, target)
             words = name_words(text) - {"of"}
             if any(words <= line.words for line in catalog if line is not target):
                 kind, text = "full", target.name
@@ -243,7 +244,7 @@ class Writer:
                     and text.lower().endswith(target.family.lower())
                     and rng.random() < 0.7
                 ):
-                    text = _plural(text)
+                    text = plural(text)
         if rng.random() < self._noise.misspelt:
             keep = frozenset().union(*(line.words for line in catalog))
             slipped = mistype(text, rng, keep)
@@ -336,51 +337,6 @@ def _hesitant(rng: Random, text: str, filler: str, first: bool) -> str:
 
 def _fill(wording: Wording, values: dict[str, str]) -> str:
     return "".join(values[part] if at % 2 else part for at, part in enumerate(wording))
-
-
-def _shorter(rng: Random, kind: str, product: Product) -> str:
-    variant, family, brand, size = product.variant, product.family, product.brand, product.size
-    named = f"{variant} {family}".strip()
-    if kind == "no_size":
-        return f"{brand} {named}".strip()
-    if kind == "noun":
-        # "the speaker" for a Bluetooth Speaker
-        return family if rng.random() < 0.7 else family.rsplit(" ", 1)[-1]
-    # partial: what tells it from its neighbours, in the orders people say it
-    after = f"({size})" if _counts(size) else size  # "tea 20 bags" would ask for twenty
-    before = "" if _counts(size) else size
-    ways = [
-        named,
-        named,
-        f"{brand} {family}",
-        f"{family} {after}",
-        f"{named} {after}",
-        f"{before} {family}",
-        f"{before} {named}",
-        f"{family} {variant}",
-    ]
-    if brand and rng.random() < 0.15:
-        return brand
-    if " " in before:  # "500g pack of ground beef"
-        ways += [f"{before} of {named}", f"{before.split(' ')[0]} {family}"]
-    return pick(rng, ways).strip()
-
-
-def _counts(size: str) -> bool:
-    """Whether a size has a bare number, which could be read as a quantity."""
-    return any(word.strip("+").isdigit() or word == "one" for word in size.split(" "))
-
-
-def _plural(text: str) -> str:
-    if text.endswith(("s", "x", "z", "ch", "sh")):
-        return text + "es"
-    if text.endswith("fe"):
-        return text[:-2] + "ves"
-    if text.endswith("f") and not text.endswith("ff"):
-        return text[:-1] + "ves"
-    if text[-1] == "y" and text[-2] not in "aeiou":
-        return text[:-1] + "ies"
-    return text + "s"
 
 
 def _reason(rng: Random, wording: Wording, thing: str) -> str:
