@@ -1,8 +1,9 @@
 """A model against rows: `python -m stages.bench_cpu.evaluate --model GGUF --dataset FILE.jsonl`.
 
 Answers are decoded over each row's catalog, as they are served. Prints a table, or JSON with
-`--json`: `model`, `dataset`, `rows`, `summary` (as `intent.metrics.summarize`) and `worst` (wrong
-rows, those with the most wrong fields and the surest first).
+`--json`: `model`, `dataset`, `rows`, `summary` (as `intent.metrics.summarize`), `by_slice`,
+`confusion`, `coverage` and `calibration` (as `breakdown`), and `worst` (wrong rows, those with the
+most wrong fields and the surest first).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from stages.bench_cpu import breakdown
 from stages.core import hostinfo
 from stages.core.errors import CartwrightError, InputError
 from stages.intent.decode import constrained, prompt_tokens
@@ -42,7 +44,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--model", type=Path, required=True, metavar="GGUF")
     parser.add_argument("--dataset", type=Path, required=True, metavar="JSONL")
     parser.add_argument("--threads", type=int, default=0, help="0 for all usable cores")
-    parser.add_argument("--worst", type=int, default=10, help="wrong rows to show")
+    parser.add_argument("--worst", type=int, default=20, help="wrong rows to show")
     parser.add_argument("--json", action="store_true", help="JSON instead of a table")
     return parser.parse_args(arguments)
 
@@ -63,7 +65,7 @@ def evaluate(model: Path, dataset: Path, threads: int, worst: int) -> dict[str, 
     from stages.runtime.llama import LlamaEngine
 
     engine = LlamaEngine(model, threads=threads or hostinfo.usable_cores())
-    scores, wrong = [], []
+    scores, answers, probabilities, wrong = [], [], [], []
     for number, row in enumerate(rows, 1):
         prompt = prompt_tokens(engine, row.catalog, row.message)
         try:
@@ -71,6 +73,8 @@ def evaluate(model: Path, dataset: Path, threads: int, worst: int) -> dict[str, 
             decoded = constrained(engine, trie, prompt)
         except (InputError, ValueError) as error:
             raise InputError(f"{dataset}, row {number}: {error}") from error
+        answers.append(decoded.answer)
+        probabilities.append(decoded.probability)
         scores.append(score(row, decoded.answer.to_json()))
         if not scores[-1].exact:
             wrong.append(
@@ -83,6 +87,10 @@ def evaluate(model: Path, dataset: Path, threads: int, worst: int) -> dict[str, 
         "dataset": dataset.name,
         "rows": len(rows),
         "summary": summarize(rows, scores),
+        "by_slice": breakdown.by_slice(rows, scores),
+        "confusion": breakdown.confusion(rows, answers),
+        "coverage": breakdown.coverage(probabilities, scores),
+        "calibration": breakdown.calibration(probabilities, scores),
         "worst": wrong[:worst],
     }
 
@@ -105,13 +113,29 @@ def table(report: dict[str, Any]) -> str:
     lines = [
         f"{report['model']} on {report['dataset']}, {report['rows']:,} rows",
         "",
-        f"{'':<16}{'right':>8}  {'95 % interval':<18}{'rows':>7}",
+        f"{'':<24}{'right':>8}  {'95 % interval':<18}{'rows':>7}",
     ]
     lines += [_line(name, summary[name]) for name in FIELDS]
     lines += [_line(f"  {name}", one) for name, one in summary["by_language"].items()]
     lines.append(
         f"invalid JSON: {summary['invalid_json']}, "
         f"invented products: {summary['invented_products']}"
+    )
+    for wanted, got in report["confusion"].items():
+        counts = ", ".join(f"{count:,} answered {action}" for action, count in got.items())
+        lines.append(f"wanted {wanted}: {counts}")
+    for key, values in report["by_slice"].items():
+        lines += ["", f"By {key.replace('_', ' ')}:"]
+        lines += [_line(f"  {value}", one) for value, one in values.items()]
+    lines += ["", "If only the surest answers are given, and the rest go to a person:"]
+    for point in report["coverage"]:
+        lines.append(
+            f"  {point['share']:>4.0%} of the rows, probability ≥ {point['threshold']:.3f}: "
+            f"{point['exact']['value']:.1%} right"
+        )
+    lines.append(
+        "Probability and share of right answers differ by "
+        f"{report['calibration']['expected_error']:.1%} on average."
     )
     if report["worst"]:
         lines += ["", "Wrong, the worst first:"]
@@ -124,7 +148,7 @@ def table(report: dict[str, Any]) -> str:
 
 def _line(name: str, rate: dict[str, Any]) -> str:
     interval = f"{rate['low']:.1%} to {rate['high']:.1%}"
-    return f"{name:<16}{rate['value']:>8.1%}  {interval:<18}{rate['n']:>7,}"
+    return f"{name:<24}{rate['value']:>8.1%}  {interval:<18}{rate['n']:>7,}"
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from stages.bench_cpu.process import Worker
 from stages.bench_cpu.stage import run
 from stages.bench_cpu.variants import Variant, gguf_variants, transformers_variants
 from stages.core.errors import InputError, StageFailed
-from stages.intent.metrics import score, summarize
+from stages.intent.metrics import rate, score, summarize
 from stages.intent.rows import read_rows
 from tests.stages.test_gguf import gguf_bytes, write
 
@@ -203,8 +203,16 @@ def test_table_has_every_rate_and_the_worst_rows() -> None:
     report = {
         "model": "m.gguf", "dataset": "d.jsonl", "rows": 24,
         "summary": summarize(rows, scores), "worst": [mistake],
+        "by_slice": {"near_miss": {"true": rate([True, False])}},
+        "confusion": {"add": {"add": 11, "remove": 1}, "remove": {"add": 0, "remove": 12}},
+        "coverage": [{"share": 0.9, "threshold": 0.75, "exact": rate([True] * 9)}],
+        "calibration": {"bins": [], "expected_error": 0.034},
     }  # fmt: skip
     shown = table(report)
-    assert "exact              95.8%  79.8% to 99.3%         24" in shown
-    assert "  croatian        100.0%" in shown
+    assert "exact                      95.8%  79.8% to 99.3%         24" in shown
+    assert "wanted add: 11 answered add, 1 answered remove" in shown
+    assert "By near miss:\n  true                     50.0%" in shown
+    assert " 90% of the rows, probability ≥ 0.750: 100.0% right" in shown
+    assert "differ by 3.4% on average" in shown
+    assert "  croatian                100.0%" in shown
     assert "row 1 (action)" in shown

@@ -123,7 +123,10 @@ def test_evaluate_counts_every_row(tmp_path: Path) -> None:
     assert set(summary["by_language"]) == {"croatian", "english", "spanish"}
     assert summary["exact"]["low"] <= summary["exact"]["value"] <= summary["exact"]["high"]
     wrong = round(len(LINES) * (1 - summary["exact"]["value"]))
-    assert len(report["worst"]) == min(10, wrong)
+    assert len(report["worst"]) == min(20, wrong)
+    assert sum(sum(row.values()) for row in report["confusion"].values()) == len(LINES)
+    assert report["coverage"][-1]["exact"] == summary["exact"]
+    assert sum(one["exact"]["n"] for one in report["calibration"]["bins"]) == len(LINES)
     shown = python("stages.bench_cpu.evaluate", "--model", MODEL, "--dataset", SAMPLE)
     assert "95 % interval" in shown.stdout
     assert shown.stderr == ""
