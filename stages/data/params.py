@@ -14,6 +14,7 @@ _SHARES = (
     "no_punctuation_rate",
     "lower_rate",
     "filler_rate",
+    "shout_rate",
 )
 
 
@@ -34,6 +35,7 @@ class Params:
         no_punctuation_rate: share of messages without sentence punctuation.
         lower_rate: share of messages without a capital at the start.
         filler_rate: share of messages with a word of hesitation.
+        shout_rate: share of messages in capitals throughout.
         import_path: a JSONL file of your own rows, used in place of the generator; empty for none.
     """
 
@@ -50,6 +52,7 @@ class Params:
     no_punctuation_rate: float = 0.25
     lower_rate: float = 0.4
     filler_rate: float = 0.06
+    shout_rate: float = 0.01
     import_path: str = ""
 
     def __post_init__(self) -> None:

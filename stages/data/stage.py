@@ -64,6 +64,7 @@ def _generated(params: Params, split: str, count: int) -> list[Row]:
         punctuation=params.no_punctuation_rate,
         lower_case=params.lower_rate,
         filler=params.filler_rate,
+        shout=params.shout_rate,
     )
     lines = (params.min_catalog_lines, params.max_catalog_lines)
     unique: dict[str, Row] = {}
