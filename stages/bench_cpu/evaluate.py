@@ -2,8 +2,8 @@
 
 Answers are decoded over each row's catalog, as they are served. Prints a table, or JSON with
 `--json`: `model`, `dataset`, `rows`, `summary` (as `intent.metrics.summarize`), `by_slice`,
-`confusion`, `coverage` and `calibration` (as `breakdown`), and `worst` (wrong rows, those with the
-most wrong fields and the surest first).
+`confusion`, `coverage` and `calibration` (as `breakdown`), `baselines` (by name, a `summary` of the
+same rows), and `worst` (wrong rows, those with the most wrong fields and the surest first).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from stages.bench_cpu import breakdown
+from stages.bench_cpu import breakdown, rules
 from stages.core import hostinfo
 from stages.core.errors import CartwrightError, InputError
 from stages.intent.decode import constrained, prompt_tokens
@@ -91,8 +91,13 @@ def evaluate(model: Path, dataset: Path, threads: int, worst: int) -> dict[str, 
         "confusion": breakdown.confusion(rows, answers),
         "coverage": breakdown.coverage(probabilities, scores),
         "calibration": breakdown.calibration(probabilities, scores),
+        "baselines": {"rules": summarize(rows, _by_rules(rows))},
         "worst": wrong[:worst],
     }
+
+
+def _by_rules(rows: Sequence[Row]) -> list[Score]:
+    return [score(row, rules.answer(row.catalog, row.message).to_json()) for row in rows]
 
 
 def _mistake(number: int, row: Row, text: str, got: Score, probability: float) -> dict[str, Any]:
@@ -121,6 +126,8 @@ def table(report: dict[str, Any]) -> str:
         f"invalid JSON: {summary['invalid_json']}, "
         f"invented products: {summary['invented_products']}"
     )
+    for name, other in report["baselines"].items():
+        lines.append(_line(f"baseline: {name}", other["exact"]))
     for wanted, got in report["confusion"].items():
         counts = ", ".join(f"{count:,} answered {action}" for action, count in got.items())
         lines.append(f"wanted {wanted}: {counts}")

@@ -207,9 +207,11 @@ def test_table_has_every_rate_and_the_worst_rows() -> None:
         "confusion": {"add": {"add": 11, "remove": 1}, "remove": {"add": 0, "remove": 12}},
         "coverage": [{"share": 0.9, "threshold": 0.75, "exact": rate([True] * 9)}],
         "calibration": {"bins": [], "expected_error": 0.034},
+        "baselines": {"rules": {"exact": rate([True, True, False, False])}},
     }  # fmt: skip
     shown = table(report)
     assert "exact                      95.8%  79.8% to 99.3%         24" in shown
+    assert "baseline: rules            50.0%" in shown
     assert "wanted add: 11 answered add, 1 answered remove" in shown
     assert "By near miss:\n  true                     50.0%" in shown
     assert " 90% of the rows, probability ≥ 0.750: 100.0% right" in shown

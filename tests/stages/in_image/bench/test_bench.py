@@ -126,6 +126,7 @@ def test_evaluate_counts_every_row(tmp_path: Path) -> None:
     assert len(report["worst"]) == min(20, wrong)
     assert sum(sum(row.values()) for row in report["confusion"].values()) == len(LINES)
     assert report["coverage"][-1]["exact"] == summary["exact"]
+    assert report["baselines"]["rules"]["exact"]["n"] == len(LINES)
     assert sum(one["exact"]["n"] for one in report["calibration"]["bins"]) == len(LINES)
     shown = python("stages.bench_cpu.evaluate", "--model", MODEL, "--dataset", SAMPLE)
     assert "95 % interval" in shown.stdout
