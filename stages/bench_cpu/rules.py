@@ -8,7 +8,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from difflib import SequenceMatcher
-from functools import cache
+from functools import lru_cache
 
 from stages.intent.rows import MAX_QUANTITY, Answer
 
@@ -197,7 +197,7 @@ def _tokens(plain: str) -> list[str]:
     return re.findall(r"\d+(?:[.,]\d+)?[a-z]*|[^\W\d_]+", plain)
 
 
-@cache
+@lru_cache(maxsize=1 << 16)
 def _likeness(one: str, other: str) -> float:
     """1 for the same word in singular or plural, else the share of letters in common."""
     if one == other or one.rstrip("s") == other.rstrip("s"):
