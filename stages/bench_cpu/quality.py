@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from stages.bench_cpu import breakdown
 from stages.bench_cpu.params import Params
 from stages.bench_cpu.process import Worker
 from stages.bench_cpu.variants import TRANSFORMERS, Variant
@@ -38,7 +39,8 @@ def measure(
         record: takes each raw sample.
 
     Returns:
-        By variant: `accuracy` and `free`, as `intent.metrics.summarize` gives them.
+        By variant: `accuracy` and `free`, as `intent.metrics.summarize` gives them, and
+        `confidence`: `coverage` and `calibration` of the constrained answers, as `breakdown` does.
     """
     processes, threads = plan(variants, cores)
     lock = threading.Lock()
@@ -51,9 +53,15 @@ def measure(
         own = rows[: params.hf_rows] if variant.engine == TRANSFORMERS else rows
         with Worker(variant, threads, params.context_tokens) as worker:
             free_rows = own[: params.free_rows]
+            scores, probabilities = _answer(worker, own, "constrained", locked)
+            free = _answer(worker, free_rows, "free", locked)[0] if free_rows else None
             return {
-                "accuracy": _answer(worker, own, "constrained", locked),
-                "free": _answer(worker, free_rows, "free", locked) if free_rows else None,
+                "accuracy": summarize(own, scores),
+                "free": summarize(free_rows, free) if free else None,
+                "confidence": {
+                    "coverage": breakdown.coverage(probabilities, scores),
+                    "calibration": breakdown.calibration(probabilities, scores),
+                },
             }
 
     # The slowest first, so that no core waits for it at the end.
@@ -65,19 +73,25 @@ def measure(
     return {variant.name: results[variant.name] for variant in variants}
 
 
-def _answer(worker: Worker, rows: Sequence[Row], mode: str, record: Record) -> dict[str, Any]:
+def _answer(
+    worker: Worker, rows: Sequence[Row], mode: str, record: Record
+) -> tuple[list[Score], list[float]]:
+    """Every row's score, and the answers' probabilities, which free decoding does not have."""
     name, scores, shown_sec = worker.variant.name, list[Score](), time.monotonic()
+    probabilities: list[float] = []
     for start in range(0, len(rows), _CHUNK_ROWS):
         part = rows[start : start + _CHUNK_ROWS]
         samples = worker.answer([row.to_json() for row in part], mode)
         for index, (row, sample) in enumerate(zip(part, samples, strict=True), start):
             scores.append(score(row, sample["text"]))
+            if "probability" in sample:
+                probabilities.append(sample["probability"])
             outcome = {**sample, "exact": scores[-1].exact}
             record({"phase": "accuracy", "variant": name, "row": index, "mode": mode, **outcome})
         if time.monotonic() - shown_sec >= _REPORT_EVERY_SEC:
             shown_sec = time.monotonic()
             exact = sum(one.exact for one in scores) / len(scores)
             print(f"accuracy {name} {mode}: {len(scores)}/{len(rows)} {exact:.1%}", flush=True)
-    summary = summarize(rows, scores)
-    print(f"accuracy {name} {mode}: {summary['exact']['value']:.1%} of {len(rows)}", flush=True)
-    return summary
+    exact = sum(one.exact for one in scores) / len(scores)
+    print(f"accuracy {name} {mode}: {exact:.1%} of {len(rows)}", flush=True)
+    return scores, probabilities

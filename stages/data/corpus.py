@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator, Sequence
 from random import Random
 
 from stages.data.draw import Weighted, pick
-from stages.data.generate import DEFAULT_LANGUAGES, Noise, Writer
+from stages.data.generate import DEFAULT_LANGUAGES, Writer
 from stages.data.grammar import load
 from stages.data.products import Product, compose, invented_name, shop_range
+from stages.data.rates import Rates
 from stages.data.shops import Shops
 from stages.intent.prompt import ANSWER_CUE
 from stages.intent.rows import Row
@@ -36,15 +37,16 @@ def corpus(
     seed: int,
     count: int,
     languages: Sequence[str] = DEFAULT_LANGUAGES,
-    catalog_lines: tuple[int, int] = (2, 24),
+    catalog_lines: tuple[int, int] = (2, 40),
 ) -> Iterator[Parts]:
     """Yields texts, each a tuple of given and answering parts; the same seed, the same text.
 
     A trainer feeds `[BOS]`, then each pair as `encode(given) + encode(answer) + [EOS]`.
     """
     rng = Random(f"corpus:{seed}")
-    shops = Shops("train", catalog_lines)
-    writers = [Writer(load(name), "train", Noise(misspelt=0.1)) for name in languages]
+    rates = Rates(misspelt_rate=0.1)
+    shops = Shops("train", catalog_lines, rates.near_miss_rate)
+    writers = [Writer(load(name), "train", rates) for name in languages]
     for _ in range(count):
         catalog, target, near_miss = shops.draw(rng)
         writer = pick(rng, writers)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from bisect import bisect
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
 from random import Random
 from typing import Any
 
 from stages.data.draw import Weighted, pick
-from stages.data.grammar import Language, Wording, load
-from stages.data.naming import plural, shorter
+from stages.data.grammar import NUMBER_SLOTS, Language, Wording, load
+from stages.data.names import load_names
+from stages.data.naming import plural, shorter, spoken
 from stages.data.noise import mistype, strip_diacritics, strip_marks
 from stages.data.products import Product, name_words
+from stages.data.rates import USUAL, Rates
 from stages.data.shops import Shops
 from stages.intent.rows import ACTIONS, Answer, Row
 
@@ -32,33 +33,21 @@ _MENTIONS = {"full": 48, "lower": 13, "no_size": 13, "partial": 13, "noun": 13}
 _REGISTERS = {"curt": 15, "plain": 25, "polite": 15, "chatty": 17, "indirect": 11, "question": 17}
 
 
-@dataclass(frozen=True)
-class Noise:
-    """How messy messages are: the share of messages with each fault.
-
-    Attributes:
-        typo: one or two keyboard slips in the text around the product.
-        misspelt: a slip inside the product's name, where it stays recognizable.
-        diacritics: letters like "č" or "ñ" written plain throughout.
-        punctuation: no sentence punctuation.
-        lower_case: no capital at the start, and in half of these messages none but in the product.
-        filler: a word of hesitation somewhere.
-        shout: capitals throughout.
-    """
-
-    typo: float = 0.14
-    misspelt: float = 0.08
-    diacritics: float = 0.3
-    punctuation: float = 0.25
-    lower_case: float = 0.4
-    filler: float = 0.06
-    shout: float = 0.01
-
-
 _FORM, _MENTION = Weighted(_QUANTITY_FORMS), Weighted(_MENTIONS)
 # Drawing among forms that spell a quantity out.
 _EXPLICIT = Weighted({k: v for k, v in _QUANTITY_FORMS.items() if k != "omitted"})
 _ALONE = Weighted({"digits": 45, "word": 35, "idiom": 8, "corrected": 12})
+_FIGURES: dict[str, Callable[[float], int]] = {
+    "order": lambda at: 1000 + int(at * 9000),
+    "hour": lambda at: 5 + int(at * 7),
+    "price": lambda at: 10 * int(at * 10) + 5 + int(at * 50) % 5,
+    "day": lambda at: 1 + int(at * 28),
+    "age": lambda at: 20 + 5 * int(at * 13),
+    "house": lambda at: 1 + int(at * 120),
+    "people": lambda at: 5 + int(at * 16),
+    "year": lambda at: 10 + int(at * 15),
+    "minutes": lambda at: 5 * (1 + int(at * 11)),
+}
 _QUANTITIES = Weighted(
     {
         str(n): w
@@ -73,8 +62,8 @@ def generate(
     split: str,
     count: int,
     languages: Sequence[str] = DEFAULT_LANGUAGES,
-    catalog_lines: tuple[int, int] = (5, 20),
-    noise: Noise = Noise(),
+    catalog_lines: tuple[int, int] = (2, 40),
+    rates: Rates = USUAL,
 ) -> Iterator[Row]:
     """Yields rows of a split; the same arguments give the same rows.
 
@@ -87,11 +76,11 @@ def generate(
         count: how many rows.
         languages: language files of this stage.
         catalog_lines: fewest and most lines of a catalog.
-        noise: how messy the messages are.
+        rates: how often messages do what people do.
     """
     rng = Random(f"{seed}:{split}")
-    shops = Shops(split, catalog_lines)
-    writers = [Writer(load(name), split, noise) for name in languages]
+    shops = Shops(split, catalog_lines, rates.near_miss_rate)
+    writers = [Writer(load(name), split, rates) for name in languages]
     for index in range(count):
         catalog, target, near_miss = shops.draw(rng)
         yield writers[index % len(writers)].write(rng, catalog, target, near_miss)
@@ -100,9 +89,11 @@ def generate(
 class Writer:
     """Writes messages of one language and split."""
 
-    def __init__(self, language: Language, split: str, noise: Noise) -> None:
+    def __init__(self, language: Language, split: str, rates: Rates) -> None:
         self._language = language
-        self._noise = noise
+        self._rates = rates
+        self._names = load_names(language.name)
+        self._held = split != "train"
         self._frames = {}
         for action in ACTIONS:
             groups = language.frames[split][action]
@@ -122,17 +113,17 @@ class Writer:
 
         form, quantity = self._quantity(rng, slots)
         mention, kind = self.mention(rng, catalog, target, quantity)
-        values = {"p": mention}
+        values = {"p": mention, **self._figures(rng, slots)}
         if "x" in slots:
             values["x"] = self._thing(rng, catalog)
         if "o" in slots:
-            values["o"] = pick(rng, [line for line in catalog if line is not target]).name
+            values["o"] = self._other(rng, catalog, target)
         if "qp" in slots or "qx" in slots:
             values["qp"] = values["qx"] = self._phrase(rng, form, quantity, mention)
         if "q" in slots:
             values["q"] = self._amount(rng, form, quantity)
 
-        parts = self._around(rng, action, wording, form, catalog)
+        parts = self._around(rng, action, wording, catalog)
         text, faults = self._spell(rng, parts, values)
         slice_: dict[str, Any] = {
             "register": frame.register,
@@ -220,12 +211,47 @@ class Writer:
             if not any(name_words(thing) & line.words for line in catalog):
                 return thing
 
+    def _other(self, rng: Random, catalog: Sequence[Product], target: Product) -> str:
+        """Another line of the catalog, its nearest ones first, as the shopper writes it."""
+        others = [line for line in catalog if line is not target]
+        near = [line for line in others if line.family == target.family]
+        other = pick(rng, near if near and rng.random() < 0.6 else others)
+        return self.mention(rng, catalog, other, quantity=1)[0]
+
+    def _figures(self, rng: Random, slots: Sequence[str]) -> dict[str, str]:
+        """Values of the slots for numbers that are no quantity.
+
+        None is 1 to 4, or ends in it, where a noun follows: Croatian counts "85 eura" but "82 eura"
+        and "81 euro".
+        """
+        random = rng.random
+        values = {}
+        for slot in slots:
+            if slot == "few":
+                values[slot] = self._number(rng, 5 + int(random() * 8), random() < 0.5)
+            elif slot in NUMBER_SLOTS:
+                values[slot] = str(_FIGURES[slot](random()))
+        return values
+
+    def _sentence(self, rng: Random, wording: Wording, catalog: Sequence[Product]) -> str:
+        """A reason or an aside, its slots filled."""
+        slots = wording[1::2]
+        values = self._figures(rng, slots)
+        if "x" in slots:
+            values["x"] = self._thing(rng, catalog)
+        return _fill(wording, values)
+
     def mention(
         self, rng: Random, catalog: Sequence[Product], target: Product, quantity: int
     ) -> tuple[str, str]:
         """The product's name as the shopper writes it, clear in this catalog, and its form."""
-        kind = _MENTION.draw(rng)
         text = target.name
+        kind = "spoken" if rng.random() < self._rates.spoken_rate else _MENTION.draw(rng)
+        if kind == "spoken":
+            said = spoken(rng, self._names, target, catalog, quantity > 1, self._held)
+            if said is not None:
+                return said, kind
+            kind = _MENTION.draw(rng)
         if kind == "lower":
             text = text.lower()
         elif kind != "full":
@@ -236,48 +262,54 @@ class Writer:
             else:
                 if rng.random() < 0.7:
                     text = text.lower()
-                # A plural where the noun ends the mention.
-                if (
-                    quantity > 1
-                    and target.plural
-                    and self._language.plurals
-                    and text.lower().endswith(target.family.lower())
-                    and rng.random() < 0.7
-                ):
-                    text = plural(text)
-        if rng.random() < self._noise.misspelt:
+                text = self._inflected(rng, text, target, quantity)
+        if rng.random() < self._rates.misspelt_rate:
             keep = frozenset().union(*(line.words for line in catalog))
             slipped = mistype(text, rng, keep)
             if slipped != text:
                 return slipped, "misspelt"
         return text, kind
 
+    def _inflected(self, rng: Random, text: str, product: Product, quantity: int) -> str:
+        """A mention with its noun in the plural or another form, where the noun ends it."""
+        language = self._language
+        if not text.lower().endswith(product.family.lower()):
+            return text
+        if language.plurals and quantity > 1 and product.plural and rng.random() < 0.7:
+            return plural(text)
+        if language.endings and text[-1] not in "aeiousy" and rng.random() < 0.3:
+            return text + pick(rng, language.endings)
+        return text
+
     def _around(
-        self, rng: Random, action: str, wording: Wording, form: str, catalog: Sequence[Product]
+        self, rng: Random, action: str, wording: Wording, catalog: Sequence[Product]
     ) -> list[str]:
         """The whole message as literals and slots in turn: greeting, reason, request, thanks."""
         random, language = rng.random, self._language
         parts = list(wording)
         question = parts[-1].endswith("?")
-        opener = pick(rng, language.openers) if random() < 0.25 else ""
+        if random() < self._rates.aside_rate:
+            aside = self._sentence(rng, pick(rng, language.asides), catalog)
+            end = parts[-1][-1:] if parts[-1][-1:] in tuple("?!.") else ""
+            parts[-1] = f"{parts[-1].removesuffix(end)} {aside}{end}"
+        opener = pick(rng, language.openers) if random() < self._rates.greeting_rate else ""
         mark = (", ", "! ", " ", ", ")[int(random() * 4)]
-        if random() < 0.28:
-            reason = pick(rng, language.reasons["any" if random() < 0.5 else action])
-            # "For 8 people, the milk": a head count beside no quantity could be read as one.
-            if not (form == "omitted" and "people" in reason):
-                said = _reason(rng, reason, self._thing(rng, catalog))
-                loud = said[0].upper() + said[1:]
-                if random() < 0.5:
-                    first = said if opener and mark != "! " else loud
-                    parts[0] = first + (". " if random() < 0.8 else ", ") + parts[0]
-                elif question or random() < 0.5:
-                    parts[-1] += (" " if question else ". ") + loud
-                else:
-                    parts[-1] += ", " + said
-                question = parts[-1].endswith("?")
+        if random() < self._rates.reason_rate:
+            reason = self._sentence(
+                rng, pick(rng, language.reasons["any" if random() < 0.5 else action]), catalog
+            )
+            loud = reason[0].upper() + reason[1:]
+            if random() < 0.5:
+                first = reason if opener and mark != "! " else loud
+                parts[0] = first + (". " if random() < 0.8 else ", ") + parts[0]
+            elif question or random() < 0.5:
+                parts[-1] += (" " if question else ". ") + loud
+            else:
+                parts[-1] += ", " + reason
+            question = parts[-1].endswith("?")
         if opener:
             parts[0] = opener + mark + parts[0]
-        if random() < 0.25:
+        if random() < self._rates.thanks_rate:
             end = (". ", ", ", "! ", " ")[int(random() * 4)]
             parts[-1] += (" " if question else end) + pick(rng, language.closers)
             parts[-1] += "!" if random() < 0.4 else ""
@@ -287,32 +319,32 @@ class Writer:
 
     def _spell(self, rng: Random, parts: list[str], values: dict[str, str]) -> tuple[str, str]:
         """Fills the slots and applies the noise; returns the message and the faults' names."""
-        random, noise = rng.random, self._noise
+        random, rates = rng.random, self._rates
         faults = []
-        if random() < noise.typo:
+        if random() < rates.typo_rate:
             before = parts[::2]
             for _ in range(1 + (random() < 0.25)):
                 at = 2 * int(random() * len(before))
                 parts[at] = mistype(parts[at], rng)
             if parts[::2] != before:
                 faults.append("typo")
-        if random() < noise.filler:
+        if random() < rates.filler_rate:
             at = 2 * int(random() * ((len(parts) + 1) // 2))
             parts[at] = _hesitant(rng, parts[at], pick(rng, self._language.fillers), at == 0)
             faults.append("filler")
-        if random() < noise.punctuation:
+        if random() < rates.no_punctuation_rate:
             bare = [strip_marks(part) for part in parts[::2]]
             if bare != parts[::2]:
                 faults.append("no_punctuation")
                 parts[::2] = bare
-        lower = random() < noise.lower_case
+        lower = random() < rates.lower_rate
         if lower and random() < 0.5:
             parts[::2] = [part.lower() for part in parts[::2]]
         pieces = parts[:]
         for at in range(1, len(parts), 2):
             pieces[at] = values[parts[at]]
         text = "".join(pieces).strip()
-        if random() < noise.diacritics:
+        if random() < rates.no_diacritics_rate:
             plain = strip_diacritics(text)
             if plain != text:
                 faults.append("no_diacritics")
@@ -320,7 +352,7 @@ class Writer:
         if not lower:
             first = 1 if text[0] in "¿¡" and len(text) > 1 else 0
             text = text[:first] + text[first].upper() + text[first + 1 :]
-        if random() < noise.shout:
+        if random() < rates.shout_rate:
             faults.append("shout")
             text = text.upper()
         return text, "+".join(faults) or "none"
@@ -337,23 +369,3 @@ def _hesitant(rng: Random, text: str, filler: str, first: bool) -> str:
 
 def _fill(wording: Wording, values: dict[str, str]) -> str:
     return "".join(values[part] if at % 2 else part for at, part in enumerate(wording))
-
-
-def _reason(rng: Random, wording: Wording, thing: str) -> str:
-    """A reason with a thing, or with numbers that fit its language.
-
-    None ends in 1 to 4 where a noun follows: Croatian counts "85 eura" but "82 eura" and "81 euro".
-    """
-    values = {
-        "order": str(1000 + int(rng.random() * 9000)),
-        "hour": str(5 + int(rng.random() * 7)),
-        "price": str(10 * int(rng.random() * 10) + 5 + int(rng.random() * 5)),
-        "day": str(1 + int(rng.random() * 28)),
-        "age": str(20 + 5 * int(rng.random() * 13)),
-        "house": str(1 + int(rng.random() * 120)),
-        "people": str(5 + int(rng.random() * 16)),
-        "year": str(10 + int(rng.random() * 15)),
-        "minutes": str(5 * (1 + int(rng.random() * 11))),
-        "x": thing,
-    }
-    return _fill(wording, values)

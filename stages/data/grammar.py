@@ -21,7 +21,11 @@ from stages.intent.rows import ACTIONS
 LANGUAGES = tuple(
     sorted(path.stem for path in Path(__file__).with_name("languages").glob("*.yaml"))
 )
-SLOTS = ("qp", "qx", "q", "p", "o", "x")
+# Numbers that are no quantity.
+NUMBER_SLOTS = (
+    "few", "people", "hour", "minutes", "day", "year", "price", "age", "house", "order",
+)  # fmt: skip
+SLOTS = ("qp", "qx", "q", "p", "o", "x", *NUMBER_SLOTS)
 # Wordings kept of one frame; a frame with many choices is sampled down to it.
 MAX_WORDINGS = 240
 # Dealt to validation and test at first; those with a word of their own then go to train.
@@ -58,19 +62,23 @@ class Language:
     """What a language file says, made ready for sampling.
 
     Attributes:
+        plurals: whether nouns of several pieces take the English plural.
+        endings: what speakers inflect an English noun with.
         frames: by split and action, one tuple of frames a register.
         numbers: spellings of a number, 1 to 100.
         numbers_alone: the same, where no noun follows.
         phrases: by quantity form, patterns of `{n}` and `{p}`, split at the slots.
         idioms: spelled-out quantities that stand before a product ("half a dozen").
         idioms_alone: the same, where the product is elsewhere in the sentence.
-        reasons: by `any`, `add`, `remove`: sentences with number slots that are no quantity.
+        reasons: by `any`, `add`, `remove`: sentences, some with slots of `NUMBER_SLOTS` or `{x}`.
+        asides: adverbials that fit at the end of any request, with the same slots ("for table 7").
         things: nouns that are not for sale, for slot `{x}`: toppings, dishes, rooms, people.
         fillers: words of hesitation.
     """
 
     name: str
     plurals: bool
+    endings: tuple[str, ...]
     frames: dict[str, dict[str, tuple[tuple[Frame, ...], ...]]]
     numbers: dict[int, tuple[str, ...]]
     phrases: dict[str, tuple[Wording, ...]]
@@ -81,6 +89,7 @@ class Language:
     openers: tuple[str, ...]
     closers: tuple[str, ...]
     reasons: dict[str, tuple[Wording, ...]]
+    asides: tuple[Wording, ...]
     things: tuple[str, ...]
     fillers: tuple[str, ...]
 
@@ -107,6 +116,7 @@ def load(name: str) -> Language:
     return Language(
         name=name,
         plurals=raw["plurals"],
+        endings=tuple(raw["endings"]),
         frames=_deal(frames),
         numbers=numbers,
         numbers_alone=numbers | alone,
@@ -117,6 +127,7 @@ def load(name: str) -> Language:
         openers=tuple(raw["openers"]),
         closers=tuple(raw["closers"]),
         reasons={kind: tuple(map(_split, texts)) for kind, texts in raw["reasons"].items()},
+        asides=tuple(map(_split, raw["asides"])),
         things=tuple(raw["things"]),
         fillers=tuple(raw["fillers"]),
     )

@@ -121,18 +121,22 @@ def invented_name(rng: Random) -> str:
     return "".join(syllables).capitalize()
 
 
-STYLES = ("parentheses", "front", "comma", "dash", "bare")
-"""How a shop writes sizes: `Milk (1L)`, `Large Pizza`, `Milk, 1L`, `Milk - 1L`, `Milk 1L`."""
+STYLES = ("parentheses", "front", "comma", "dash", "bare", "behind", "behind_bare", "apart")
+"""How a shop writes a line: `Whole Milk (1L)`, `Large Veggie Pizza`, `Whole Milk, 1L`,
+`Whole Milk - 1L`, `Whole Milk 1L`, `Hoodie Black (L)`, `Hoodie Black L`, `Hoodie - Black (L)`."""
 
 
 def compose(brand: str, variant: str, noun: str, size: str, style: str = "parentheses") -> str:
     """The catalog line of a product."""
+    if variant and style in ("behind", "behind_bare", "apart"):
+        noun, variant = f"{noun}{' - ' if style == 'apart' else ' '}{variant}", ""
     words = " ".join(part for part in (brand, variant, noun) if part)
     if not size:
         return words
     if style == "front" and size.isalpha():
         return f"{size.capitalize() if size.islower() else size} {words}"
-    patterns = {"comma": f"{words}, {size}", "dash": f"{words} - {size}", "bare": f"{words} {size}"}
+    patterns = {"comma": f"{words}, {size}", "dash": f"{words} - {size}"}
+    patterns |= dict.fromkeys(("bare", "behind_bare"), f"{words} {size}")
     return patterns.get(style, f"{words} ({size})")
 
 

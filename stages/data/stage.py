@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from stages.data.generate import Noise, generate
+from stages.data.generate import generate
 from stages.data.params import Params
 from stages.data.products import SPLITS
 from stages.data.splits import check_leaks, import_rows, normalize, template
@@ -57,20 +57,11 @@ def run(params: Params, inputs: Mapping[str, Path], out: Path) -> dict[str, Any]
 
 def _generated(params: Params, split: str, count: int) -> list[Row]:
     """Rows of a split, no message twice."""
-    noise = Noise(
-        typo=params.typo_rate,
-        misspelt=params.misspelt_rate,
-        diacritics=params.no_diacritics_rate,
-        punctuation=params.no_punctuation_rate,
-        lower_case=params.lower_rate,
-        filler=params.filler_rate,
-        shout=params.shout_rate,
-    )
     lines = (params.min_catalog_lines, params.max_catalog_lines)
     unique: dict[str, Row] = {}
     # Repeats are a few in ten thousand: one row in ten to spare is plenty.
     spare = count + count // 10 + 20
-    for row in generate(params.seed, split, spare, params.languages, lines, noise):
+    for row in generate(params.seed, split, spare, params.languages, lines, params):
         unique.setdefault(normalize(row.message), row)
         if len(unique) == count:
             break

@@ -70,7 +70,7 @@ Draw = Callable[[Figure, dict[str, str]], None]
 
 def plots(data: dict[str, Any]) -> dict[str, dict[str, str]]:
     """Every plot as inline SVG: plot name to `wide` and `narrow`."""
-    points, curve = data["variants"], data["learning_curve"]
+    points, curve, confidence = data["variants"], data["learning_curve"], data["confidence"]
     bars = 0.7 + 0.44 * len(points)
     drawings: dict[str, tuple[str, Draw]] = {
         "latency": (
@@ -91,6 +91,11 @@ def plots(data: dict[str, Any]) -> dict[str, dict[str, str]]:
         drawings["curve"] = (
             "Learning curve",
             lambda figure, titles: _curve(figure, titles, curve),
+        )
+    if confidence:
+        drawings["confidence"] = (
+            "Exact match by share answered and by probability",
+            lambda figure, titles: _confidence(figure, titles, confidence),
         )
     return {
         name: {
@@ -334,6 +339,52 @@ def _curve(figure: Figure, titles: dict[str, str], curve: Sequence[dict[str, Any
         last.tick_params(length=0)
     last.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=_STEPS))
     last.set_xlabel("step")
+
+
+def _confidence(figure: Figure, titles: dict[str, str], confidence: dict[str, Any]) -> None:
+    """Exact match of the surest answers, and of answers of like probability; beside or below."""
+    left, bottom, width, height = _frame(figure, left=0.66, bottom=0.62)
+    if figure.get_figwidth() > 6:
+        gap = 0.9 / figure.get_figwidth()
+        each = (width - gap) / 2
+        boxes = [(left, bottom, each, height), (left + each + gap, bottom, each, height)]
+    else:
+        gap = 1.05 / figure.get_figheight()
+        each = (height - gap) / 2
+        boxes = [(left, bottom + each + gap, width, each), (left, bottom, width, each)]
+    coverage, bins = confidence["coverage"], confidence["calibration"]["bins"]
+    first, second = (figure.add_axes(box) for box in boxes)
+    _rates(first, titles, "coverage", [(100 * one["share"], one["exact"]) for one in coverage])
+    first.set_xlabel("share of the requests answered, the surest first, %")
+    first.set_title("exact match among them, %", loc="left", color=_MUTED)
+    second.plot([0, 100], [0, 100], color=_MUTED, linewidth=1, linestyle="--", zorder=1)
+    _rates(second, titles, "bin", [(100 * one["mean_probability"], one["exact"]) for one in bins])
+    second.set_xlim(0, 102)
+    second.set_ylim(0, 103)
+    second.set_xlabel("probability that the model gives, %")
+    second.set_title("exact match, %; dashed: as promised", loc="left", color=_MUTED)
+
+
+def _rates(
+    axes: Axes, titles: dict[str, str], name: str, points: Sequence[tuple[float, dict[str, Any]]]
+) -> None:
+    """Rates with their intervals over a share, both in percent."""
+    for number, (place, rate) in enumerate(points):
+        axes.vlines(
+            place, 100 * rate["low"], 100 * rate["high"], color=_ACCENT, linewidth=1.2, alpha=0.5
+        )
+        identifier = f"{name}-{number}"
+        axes.plot(
+            [place], [100 * rate["value"]], marker="o", markersize=5, color=_ACCENT,
+            linestyle="none", gid=identifier, clip_on=False, zorder=3,
+        )  # fmt: skip
+        titles[identifier] = (
+            f"{place:.0f} %: {figures.percent(rate['value'])} right of {rate['n']:,} "
+            f"({figures.interval(rate)})"
+        )
+    axes.xaxis.set_major_locator(MaxNLocator(5, steps=_STEPS))
+    axes.yaxis.set_major_locator(MaxNLocator(5, steps=_STEPS))
+    axes.tick_params(length=0)
 
 
 def _line(

@@ -95,6 +95,7 @@ def _variant(path: Path, number: int, record: Any, hashes: Mapping[str, str]) ->
             "bits_per_weight": float(record["bits_per_weight"]),
             "accuracy": _accuracy(record.get("accuracy")),
             "free": _accuracy(record.get("free")),
+            "confidence": _confidence(record.get("confidence")),
             "latency_sec": _latency(record["latency_sec"]),
             "latency_mode": str(record.get("latency_mode", "constrained")),
             "latency_free_sec": None if free_sec is None else _latency(free_sec),
@@ -138,6 +139,32 @@ def _accuracy(record: Any) -> Any:
     }
 
 
+def _confidence(record: Any) -> Any:
+    if record is None:
+        return None
+    calibration = record["calibration"]
+    return {
+        "coverage": [
+            {
+                "share": float(one["share"]),
+                "threshold": float(one["threshold"]),
+                "exact": _rate(one["exact"]),
+            }
+            for one in record["coverage"]
+        ],
+        "calibration": {
+            "bins": [
+                {
+                    **{key: float(one[key]) for key in ("low", "high", "mean_probability")},
+                    "exact": _rate(one["exact"]),
+                }
+                for one in calibration["bins"]
+            ],
+            "expected_error": float(calibration["expected_error"]),
+        },
+    }
+
+
 def _rate(record: Mapping[str, Any]) -> dict[str, Any]:
     return {key: record[key] for key in _RATE_KEYS}
 
@@ -160,7 +187,8 @@ def _plots(variants: list[Variant], curve: list[dict[str, Any]]) -> dict[str, An
         }
         for one in variants
     ]
-    return {"variants": points, "learning_curve": curve}
+    confidence = next(one["confidence"] for one in variants if one["recommended"])
+    return {"variants": points, "learning_curve": curve, "confidence": confidence}
 
 
 def _file_hashes(manifests: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from stages.report import figures
 from stages.report.recommend import accuracy_of
-from stages.report.schema import Comparison, LineageStep, Report, Variant
+from stages.report.schema import Comparison, Confidence, LineageStep, Report, Variant
 
 
 def render(report: Report) -> str:
@@ -43,6 +43,14 @@ def render(report: Report) -> str:
             "Plain greedy decoding of the same rows.",
             free,
         ]
+    confidence = report["plots"]["confidence"]
+    if confidence:
+        parts += [
+            "## How sure the model is",
+            confidence_sentence(confidence),
+            coverage_table(confidence),
+            calibration_table(confidence),
+        ]
     if report["comparison"] is not None:
         parts += ["## Beside the paper", comparison_sentence(report["comparison"])]
     if report["parity"] is not None:
@@ -67,6 +75,50 @@ def render(report: Report) -> str:
         "```\n" + "\n".join(report["rerun"]) + "\n```",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def confidence_sentence(confidence: Confidence) -> str:
+    """What the probability is good for, and how far it is to be trusted."""
+    error = confidence["calibration"]["expected_error"]
+    return (
+        "Every answer of the recommended variant carries a probability. A service can answer only "
+        "above a threshold and pass the rest on to a person. Probability and share of right "
+        f"answers are {100 * error:.1f} points apart on average, on these test rows."
+    )
+
+
+def coverage_table(confidence: Confidence) -> str:
+    """Accuracy at each share of the traffic answered."""
+    return _table(
+        ("Answered", "Threshold", "Exact match", "95 %", "Rows"),
+        (
+            (
+                f"{100 * one['share']:.0f} %",
+                f"{one['threshold']:.4f}",
+                figures.percent(one["exact"]["value"]),
+                figures.interval(one["exact"]),
+                f"{one['exact']['n']:,}",
+            )
+            for one in confidence["coverage"]
+        ),
+    )
+
+
+def calibration_table(confidence: Confidence) -> str:
+    """Share of right answers by probability."""
+    return _table(
+        ("Probability", "Mean", "Right", "95 %", "Rows"),
+        (
+            (
+                f"{one['low']:.1f} to {one['high']:.1f}",
+                f"{one['mean_probability']:.3f}",
+                figures.percent(one["exact"]["value"]),
+                figures.interval(one["exact"]),
+                f"{one['exact']['n']:,}",
+            )
+            for one in confidence["calibration"]["bins"]
+        ),
+    )
 
 
 def comparison_sentence(comparison: Comparison) -> str:

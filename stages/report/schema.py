@@ -31,6 +31,37 @@ class Accuracy(TypedDict):
     by_language: dict[str, Rate]
 
 
+class Coverage(TypedDict):
+    """Exact match among the surest `share` of the answers: those of a probability ≥ `threshold`."""
+
+    share: float
+    threshold: float
+    exact: Rate
+
+
+class CalibrationBin(TypedDict):
+    """Answers of a probability from `low` to `high`, and how often they were right."""
+
+    low: float
+    high: float
+    mean_probability: float
+    exact: Rate
+
+
+class Calibration(TypedDict):
+    """`expected_error`: how far probability and share of right answers are apart, by rows."""
+
+    bins: list[CalibrationBin]
+    expected_error: float
+
+
+class Confidence(TypedDict):
+    """What the probability of an answer is worth."""
+
+    coverage: list[Coverage]
+    calibration: Calibration
+
+
 class Latency(TypedDict):
     """Whole requests, tokenizing included; `n` requests were timed."""
 
@@ -44,7 +75,8 @@ class Variant(TypedDict):
     """One measured model.
 
     `accuracy` is of the answers as they are served (constrained to the catalog), `free` of plain
-    greedy decoding; either is null where it was not measured, and so is `latency_free_sec`.
+    greedy decoding; either is null where it was not measured, and so are `confidence` and
+    `latency_free_sec`.
     `engine` is `llama.cpp` or `transformers`, the baseline. `before_load_rss_bytes` is the part of
     `peak_rss_bytes` that the interpreter and its libraries took before the model was loaded.
     """
@@ -57,6 +89,7 @@ class Variant(TypedDict):
     bits_per_weight: float
     accuracy: Accuracy | None
     free: Accuracy | None
+    confidence: Confidence | None
     latency_sec: Latency
     latency_mode: str
     latency_free_sec: Latency | None

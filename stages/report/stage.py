@@ -37,6 +37,11 @@ def run(params: Params, inputs: Mapping[str, Path], out: Path) -> dict[str, Any]
         "comparison": (
             markdown.comparison_sentence(report["comparison"]) if report["comparison"] else None
         ),
+        "confidence": (
+            markdown.confidence_sentence(report["plots"]["confidence"])
+            if report["plots"]["confidence"]
+            else None
+        ),
         "languages": markdown.languages_of(report["variants"]),
         "host": markdown.host_rows(report),
         "short": markdown.short,

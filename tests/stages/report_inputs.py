@@ -63,6 +63,7 @@ def variant(name: str, bits: float, share: float, p50_ms: float, peak_mb: float)
         "parameters": 7_340_000,
         "accuracy": accuracy(share),
         "free": accuracy(share - 0.02, 100, invented=2),
+        "confidence": confidence(share),
         "latency_sec": latency(p50_ms / 1e3),
         "latency_mode": "constrained",
         "latency_free_sec": latency(p50_ms / 1e3 * 2.4),
@@ -85,6 +86,28 @@ def baseline(p50_ms: float = 214.0, peak_mb: float = 598.0) -> dict[str, Any]:
         "accuracy": accuracy(0.985, 200),
         "before_load_rss_bytes": 480_000_000,
         "load_sec": 0.81,
+    }
+
+
+def confidence(share: float, trials: int = ROWS) -> dict[str, Any]:
+    """Coverage and calibration as `bench_cpu.breakdown` gives them."""
+    shares = (0.5, 0.8, 0.9, 1.0)
+    return {
+        "coverage": [
+            {
+                "share": one,
+                "threshold": 1 - one / 2,
+                "exact": rate(1 - one**4 * (1 - share), round(one * trials)),
+            }
+            for one in shares
+        ],
+        "calibration": {
+            "bins": [
+                {"low": 0.5, "high": 0.6, "mean_probability": 0.55, "exact": rate(0.6, 20)},
+                {"low": 0.9, "high": 1.0, "mean_probability": 0.99, "exact": rate(0.99, trials)},
+            ],
+            "expected_error": 0.0123,
+        },
     }
 
 

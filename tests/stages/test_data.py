@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from stages.data.corpus import corpus
-from stages.data.generate import DEFAULT_LANGUAGES, Noise, generate
+from stages.data.generate import DEFAULT_LANGUAGES, generate
 from stages.data.grammar import (
     LANGUAGES,
     PRETRAINED_FRAMES,
@@ -22,6 +22,7 @@ from stages.data.grammar import (
 )
 from stages.data.noise import mistype, strip_diacritics
 from stages.data.products import SPLITS, STYLES, brands, name_words, restyle, shop_range
+from stages.data.rates import Rates
 from stages.intent.prompt import render
 from stages.intent.rows import ACTIONS, Row, parse_answer, parse_row
 
@@ -124,7 +125,7 @@ def test_rows_are_valid_and_round_trip(rows: dict[str, list[Row]]) -> None:
     for split in SPLITS:
         for row in rows[split]:
             assert parse_row(row.to_json()) == row
-            assert 5 <= len(row.catalog) <= 20
+            assert 2 <= len(row.catalog) <= 40
             assert set(row.extra["slice"]) == {
                 "register", "quantity_form", "mention", "noise", "near_miss",
             }  # fmt: skip
@@ -139,7 +140,7 @@ def test_rows_cover_what_they_should(rows: dict[str, list[Row]]) -> None:
         "digits", "word", "multiplier", "idiom", "omitted", "corrected",
     }  # fmt: skip
     assert {one["mention"] for one in slices} == {
-        "full", "lower", "no_size", "partial", "noun", "misspelt",
+        "full", "lower", "no_size", "partial", "noun", "misspelt", "spoken",
     }  # fmt: skip
     languages = Counter(row.language for row in rows["train"])
     assert languages == dict.fromkeys(DEFAULT_LANGUAGES, ROWS // 3)
@@ -147,7 +148,7 @@ def test_rows_cover_what_they_should(rows: dict[str, list[Row]]) -> None:
     assert max(quantities) > 100
     assert sum(q <= 12 for q in quantities) > 0.75 * len(quantities)
     assert 0.4 < sum(row.answer.action == "add" for row in rows["train"]) / ROWS < 0.7
-    assert {len(row.catalog) for row in rows["train"]} == set(range(5, 21))
+    assert {len(row.catalog) for row in rows["train"]} == set(range(2, 41))
 
 
 @cache
@@ -233,8 +234,16 @@ def test_near_misses_are_deliberate(rows: dict[str, list[Row]]) -> None:
 
 
 def test_noise_can_be_switched_off() -> None:
-    quiet = Noise(0, 0, 0, 0, 0, 0, 0)
-    for row in generate(1, "train", 600, noise=quiet):
+    quiet = Rates(
+        typo_rate=0,
+        misspelt_rate=0,
+        no_diacritics_rate=0,
+        no_punctuation_rate=0,
+        lower_rate=0,
+        filler_rate=0,
+        shout_rate=0,
+    )
+    for row in generate(1, "train", 600, rates=quiet):
         assert row.extra["slice"]["noise"] == "none"
         assert row.extra["slice"]["mention"] != "misspelt"
         assert not row.message[0].islower()

@@ -207,6 +207,20 @@ def test_model_card_follows_the_hubs_conventions(report: Report) -> None:
     assert "base_model" not in yaml.safe_load(card.render(report, Params()).split("---\n")[1])
 
 
+def test_markdown_says_what_the_probability_is_worth(report: Report) -> None:
+    text = markdown.render(report)
+    assert "right answers are 1.2 points apart on average" in text
+    assert "| 90 % | 0.5500 | 99.0 % |" in text
+    assert "| 0.9 to 1.0 | 0.990 | 99.0 % |" in text
+
+
+def test_a_model_without_probabilities_is_reported_too(tmp_path: Path) -> None:
+    record = variant(*GGUF[4]) | {"confidence": None}
+    report = collect(Params(), write_inputs(tmp_path, [record]))
+    assert report["plots"]["confidence"] is None
+    assert "How sure the model is" not in markdown.render(report)
+
+
 def test_measurements_alone_are_enough(tmp_path: Path) -> None:
     inputs = write_inputs(tmp_path, [variant(*GGUF[4])])
     report = collect(Params(), {"bench-cpu": inputs["bench-cpu"]})

@@ -78,6 +78,13 @@ def test_one_file_alone_is_measured_whole(tmp_path: Path) -> None:
     assert variant["file"] == MODEL.name
     assert variant["engine"] == "llama.cpp"
     assert variant["accuracy"]["exact"]["n"] == 9
+    coverage = variant["confidence"]["coverage"]
+    assert coverage[-1]["share"] == 1 and coverage[-1]["exact"] == variant["accuracy"]["exact"]
+    assert [one["threshold"] for one in coverage] == sorted(
+        (one["threshold"] for one in coverage), reverse=True
+    )
+    bins = variant["confidence"]["calibration"]["bins"]
+    assert sum(one["exact"]["n"] for one in bins) == 9
     assert variant["accuracy"]["invalid_json"] == 0
     assert variant["accuracy"]["invented_products"] == 0
     assert variant["free"]["exact"]["n"] == 3

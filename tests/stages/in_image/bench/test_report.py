@@ -92,7 +92,7 @@ def test_ids_are_unique_across_plots(out: Path) -> None:
 def test_plots_keep_text_and_take_their_colours_from_css(tmp_path: Path) -> None:
     report = collect(Params(), write_inputs(tmp_path))
     plots = backend.plots(report["plots"])
-    assert set(plots) == {"latency", "memory", "size", "curve"}
+    assert set(plots) == {"latency", "memory", "size", "curve", "confidence"}
     for name, kinds in plots.items():
         assert set(kinds) == {"wide", "narrow"}
         for svg in kinds.values():
