@@ -188,9 +188,16 @@ class Writer:
             return self._corrected(rng, quantity)
         if form == "idiom":
             return pick(rng, self._language.idioms_alone[quantity])
+        if rng.random() < 0.12:  # "three bags"
+            number = self._number(rng, quantity, form == "word")
+            return f"{number} {self._container(rng, quantity)}"
         if form == "word":
             return pick(rng, self._language.numbers_alone[quantity])
         return str(quantity)
+
+    def _container(self, rng: Random, quantity: int) -> str:
+        language = self._language
+        return pick(rng, language.containers if quantity == 1 else language.containers_many)
 
     def _phrase(self, rng: Random, form: str, quantity: int, mention: str) -> str:
         language = self._language
@@ -202,7 +209,8 @@ class Writer:
             if quantity == 1 and form in ("word", "digits"):
                 form = f"one_{form}"
             number = self._number(rng, quantity, form == "word")
-        return _fill(pick(rng, language.phrases[form]), {"n": number, "p": mention})
+        values = {"n": number, "p": mention, "c": self._container(rng, quantity)}
+        return _fill(pick(rng, language.phrases[form]), values)
 
     def _thing(self, rng: Random, catalog: Sequence[Product]) -> str:
         """A noun that names no line of the catalog."""

@@ -67,7 +67,9 @@ class Language:
         frames: by split and action, one tuple of frames a register.
         numbers: spellings of a number, 1 to 100.
         numbers_alone: the same, where no noun follows.
-        phrases: by quantity form, patterns of `{n}` and `{p}`, split at the slots.
+        phrases: by quantity form, patterns of `{n}`, `{p}` and `{c}`, split at the slots.
+        containers: what stands in `{c}`, one piece: "box" of "a box of {p}".
+        containers_many: the same for several pieces.
         idioms: spelled-out quantities that stand before a product ("half a dozen").
         idioms_alone: the same, where the product is elsewhere in the sentence.
         reasons: by `any`, `add`, `remove`: sentences, some with slots of `NUMBER_SLOTS` or `{x}`.
@@ -83,6 +85,8 @@ class Language:
     numbers: dict[int, tuple[str, ...]]
     phrases: dict[str, tuple[Wording, ...]]
     numbers_alone: dict[int, tuple[str, ...]]
+    containers: tuple[str, ...]
+    containers_many: tuple[str, ...]
     idioms: dict[int, tuple[str, ...]]
     idioms_alone: dict[int, tuple[str, ...]]
     corrections: tuple[Wording, ...]
@@ -121,6 +125,8 @@ def load(name: str) -> Language:
         numbers=numbers,
         numbers_alone=numbers | alone,
         phrases={form: tuple(map(_split, texts)) for form, texts in raw["phrases"].items()},
+        containers=tuple(raw["containers"]["one"]),
+        containers_many=tuple(raw["containers"]["many"]),
         idioms={number: tuple(texts) for number, texts in raw["idioms"].items()},
         idioms_alone={number: tuple(texts) for number, texts in raw["idioms_alone"].items()},
         corrections=tuple(map(_split, raw["corrections"])),
