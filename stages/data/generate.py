@@ -208,7 +208,7 @@ class Writer:
         else:
             if quantity == 1 and form in ("word", "digits"):
                 form = f"one_{form}"
-            number = self._number(rng, quantity, form == "word")
+            number = self._number(rng, quantity, form.endswith("word"))
         values = {"n": number, "p": mention, "c": self._container(rng, quantity)}
         return _fill(pick(rng, language.phrases[form]), values)
 
