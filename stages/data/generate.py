@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect
 from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
@@ -17,6 +18,9 @@ from stages.data.products import Product, name_words
 from stages.data.rates import USUAL, Rates
 from stages.data.shops import Shops
 from stages.intent.rows import ACTIONS, Answer, Row
+
+# What nobody says: brackets, and marks at the end of a word; "1.5l" and "usb-c" stay.
+_UNSPOKEN = re.compile(r"[()¿¡…]|[.,!?;:-]+(?=\s|$)")
 
 DEFAULT_LANGUAGES = ("english", "croatian", "spanish")
 
@@ -123,8 +127,14 @@ class Writer:
         if "q" in slots:
             values["q"] = self._amount(rng, form, quantity)
 
+        transcript = random() < self._rates.transcript_rate
         parts = self._around(rng, action, wording, catalog)
-        text, faults = self._spell(rng, parts, values)
+        if transcript:
+            parts = self._around(rng, action, tuple(parts), catalog)
+            text, faults = self._heard(rng, parts, values), "transcript"
+            kind = "heard" if kind in ("full", "lower") else kind
+        else:
+            text, faults = self._spell(rng, parts, values)
         slice_: dict[str, Any] = {
             "register": frame.register,
             "quantity_form": form,
@@ -324,6 +334,14 @@ class Writer:
         elif not question and random() < 0.45:
             parts[-1] += "." if random() < 0.85 else "!"
         return parts
+
+    def _heard(self, rng: Random, parts: list[str], values: dict[str, str]) -> str:
+        """Fills the slots and writes the message as a speech recognizer would."""
+        for _ in range(1 + int(rng.random() * 3)):
+            at = 2 * int(rng.random() * ((len(parts) + 1) // 2))
+            parts[at] = _hesitant(rng, parts[at], pick(rng, self._language.fillers), at == 0)
+        said = (values[part] if at % 2 else part for at, part in enumerate(parts))
+        return " ".join(_UNSPOKEN.sub(" ", "".join(said)).lower().split())
 
     def _spell(self, rng: Random, parts: list[str], values: dict[str, str]) -> tuple[str, str]:
         """Fills the slots and applies the noise; returns the message and the faults' names."""

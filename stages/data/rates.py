@@ -19,6 +19,8 @@ class Rates:
         reason_rate: messages with a sentence before or after the request.
         greeting_rate: messages that begin with a greeting.
         thanks_rate: messages that end in thanks or a farewell.
+        transcript_rate: messages as a speech recognizer writes them: no capitals, no marks, several
+            words of hesitation, more talk around the request.
         typo_rate: one or two keyboard slips in the text around the product.
         misspelt_rate: a slip inside the product's name, where it stays recognizable.
         no_diacritics_rate: letters like "č" or "ñ" written plain throughout.
@@ -34,6 +36,7 @@ class Rates:
     reason_rate: float = 0.28
     greeting_rate: float = 0.25
     thanks_rate: float = 0.25
+    transcript_rate: float = 0.08
     typo_rate: float = 0.14
     misspelt_rate: float = 0.08
     no_diacritics_rate: float = 0.3

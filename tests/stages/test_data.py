@@ -140,7 +140,7 @@ def test_rows_cover_what_they_should(rows: dict[str, list[Row]]) -> None:
         "digits", "word", "multiplier", "idiom", "omitted", "corrected",
     }  # fmt: skip
     assert {one["mention"] for one in slices} == {
-        "full", "lower", "no_size", "partial", "noun", "misspelt", "spoken",
+        "full", "lower", "no_size", "partial", "noun", "misspelt", "spoken", "heard",
     }  # fmt: skip
     languages = Counter(row.language for row in rows["train"])
     assert languages == dict.fromkeys(DEFAULT_LANGUAGES, ROWS // 3)
@@ -242,6 +242,7 @@ def test_noise_can_be_switched_off() -> None:
         lower_rate=0,
         filler_rate=0,
         shout_rate=0,
+        transcript_rate=0,
     )
     for row in generate(1, "train", 600, rates=quiet):
         assert row.extra["slice"]["noise"] == "none"
