@@ -23,7 +23,10 @@ class Params(Rates):
         languages: language files of this stage.
         min_catalog_lines: fewest lines of a generated catalog.
         max_catalog_lines: most lines of a generated catalog.
-        import_path: a JSONL file of your own rows, used in place of the generator; empty for none.
+        import_path: a JSONL or CSV file of your own rows, used in place of the generator; empty
+            for none.
+        skip_invalid: leave out the bad rows of the imported file, and name them in rejects.jsonl,
+            instead of stopping at the first.
     """
 
     seed: int
@@ -31,9 +34,10 @@ class Params(Rates):
     validation_rows: int = 300
     test_rows: int = 600
     languages: tuple[str, ...] = ("english", "croatian", "spanish")
-    min_catalog_lines: int = 5
-    max_catalog_lines: int = 20
+    min_catalog_lines: int = 2
+    max_catalog_lines: int = 40
     import_path: str = ""
+    skip_invalid: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()

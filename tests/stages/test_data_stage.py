@@ -1,4 +1,4 @@
-"""The data stage as a stage: what it writes, the leak check, the import of other rows."""
+"""The data stage as a stage: what it writes, and the import of rows in the paper's format."""
 
 from __future__ import annotations
 
@@ -9,19 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from stages.core.errors import InputError, StageFailed
+from stages.core.errors import InputError
 from stages.data.generate import generate
+from stages.data.leaks import messages_of, normalize, template
 from stages.data.params import Params
 from stages.data.products import SPLITS
-from stages.data.splits import check_leaks, normalize, template
-from stages.data.stage import run
+from stages.data.stage import _generated, run
 from stages.intent.rows import Answer, Row, read_rows, write_rows
-
-
-@pytest.fixture(scope="module")
-def rows() -> dict[str, list[Row]]:
-    return {split: list(generate(5, split, 20)) for split in SPLITS}
-
 
 # The stage
 
@@ -35,10 +29,21 @@ def _run(out: Path, **given: object) -> dict[str, object]:
 def test_stage_writes_the_same_bytes_for_the_same_seed(tmp_path: Path) -> None:
     _run(tmp_path / "a")
     _run(tmp_path / "b")
-    files = sorted(path.name for path in (tmp_path / "a").iterdir())
-    assert files == ["statistics.json", "test.jsonl", "train.jsonl", "validation.jsonl"]
+    files = {path.name for path in (tmp_path / "a").iterdir()}
+    assert files == {"rejects.jsonl", "statistics.json", *(f"{split}.jsonl" for split in SPLITS)}
+    assert (tmp_path / "a/rejects.jsonl").read_bytes() == b""
     for name in files:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_generated_rows_that_something_else_asks_are_drawn_anew() -> None:
+    params = Params(seed=9)
+    lines = (params.min_catalog_lines, params.max_catalog_lines)
+    own = list(islice(generate(9, "test", 60, catalog_lines=lines), 12))
+    known = [messages_of("train", own[:5]), messages_of("train", own[5:])]
+    assert _generated(params, "test", 12, []) == own
+    drawn = _generated(params, "test", 12, known)
+    assert len(drawn) == 12 and not any(row in drawn for row in own)
 
 
 def test_statistics_are_of_the_rows(tmp_path: Path) -> None:
@@ -77,19 +82,6 @@ def test_params_are_checked() -> None:
 def test_unknown_language_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"klingon.*english"):
         _run(tmp_path / "out", languages=("klingon",))
-
-
-def test_a_leak_fails_the_stage_and_is_named(rows: dict[str, list[Row]]) -> None:
-    row = rows["test"][3]
-    shouted = Row(row.catalog, row.message.upper() + "!!", row.answer, "english", {})
-    splits = {"train": [rows["train"][0], shouted], "validation": [], "test": rows["test"][:10]}
-    with pytest.raises(StageFailed, match=r"test\.jsonl:4 asks what train\.jsonl:2 asks"):
-        check_leaks(splits)
-    template = {"template": row.extra["template"]}
-    reworded = Row(row.catalog, "something else", row.answer, "english", template)
-    splits["train"] = [reworded]
-    with pytest.raises(StageFailed, match=r"test\.jsonl:4 has train's template"):
-        check_leaks(splits)
 
 
 # Import
