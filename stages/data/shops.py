@@ -65,4 +65,4 @@ class Shops:
 
 def _one(rng: Random, family: Sequence[Product]) -> Product:
     """A product of a family, those of no brand, which come first, more often."""
-    return family[int(rng.random() ** 3 * len(family))]
+    return family[int(rng.random() ** 2 * len(family))]
