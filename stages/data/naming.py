@@ -145,6 +145,7 @@ _LADDER = (
     ("XS", "S", "M", "L", "XL", "XXL"),
 )
 _MEASURE = re.compile(r"(\d+(?:\.\d+)?) ?([a-zA-Z]*)\b")
+_NUMBER = re.compile(r"\d+(?:\.\d+)?")
 _IN_BASE = {"kg": ("g", 1000.0), "L": ("ml", 1000.0), "m": ("cm", 100.0), "TB": ("GB", 1000.0)}
 
 
@@ -154,7 +155,8 @@ def _extent(size: str) -> tuple[str, float] | None:
         if size in scale:
             return scale[0], float(scale.index(size))
     found = _MEASURE.match(size)
-    if not found or "x" in size:
+    # "5W-30", "26/6", "2 x 100ml" and "12m+" are names more than measures.
+    if not found or len(_NUMBER.findall(size)) > 1 or size.endswith("+"):
         return None
     unit, factor = _IN_BASE.get(found[2], (found[2], 1.0))
     return unit, float(found[1]) * factor

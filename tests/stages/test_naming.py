@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -103,8 +104,12 @@ def test_a_name_that_holds_another_is_not_taken_for_it() -> None:
 
 
 def test_the_biggest_is_said_of_sizes_that_can_be_compared() -> None:
+    oils = replace(NAMES, families={})
     large, pack = _product("", "Milk", "large"), _product("", "Milk", "6-pack")
     assert not {"najveće mlijeko", "najveće milk"} & _said(large, pack)
+    oil = [_product("", "Oil", size) for size in ("5W-30 1L", "75W-90 1L", "12m+", "2m")]
+    assert not {"najveće oil", "najmanje oil"} & _said(*oil[:2], names=oils)
+    assert not {"najveće oil", "najmanje oil"} & _said(*oil[2:], names=oils)
     small = _product("", "Milk", "small")
     assert "najveće mlijeko" in _said(large, small)
     assert "najmanje mlijeko" in _said(small, large)
