@@ -23,7 +23,7 @@ PROFILE_HELP = "a file below stages/profiles without its ending, or a path"
 JSON_HELP = "print one JSON object on standard output; events go to standard error"
 LOCAL_HELP = "run stages on this machine instead of in containers"
 SET_HELP = "override a number of the profile, as stage.parameter=value; repeat for more"
-MODEL_HELP = "a .gguf file instead of a profile's"
+MODEL_HELP = "a .gguf file, or a GGUF artifact by folder or key, instead of a profile's"
 
 
 def command(function: Callable[..., None]) -> Callable[..., None]:
@@ -278,18 +278,85 @@ def bench_cpu(
         "dataset": "a JSONL file of rows: prompt, completion, language",
         "model": MODEL_HELP,
         "profile": PROFILE_HELP,
+        "endpoint_model": "a model behind OPENAI_BASE_URL to compare with, by its name",
         "json_": "print JSON instead of a table",
     }
 )
 @command
 def evaluate(
-    _context: Context, dataset: str, model: str = "", profile: str = "demo", json_: bool = False
+    _context: Context,
+    dataset: str,
+    model: str = "",
+    profile: str = "demo",
+    endpoint_model: str = "",
+    json_: bool = False,
 ) -> None:
     """Score a model's answers on your own rows: exact match, each field, each language."""
     from stages.host import measure, serving
 
     chosen = serving.choose_model(model, profile)
-    sys.exit(measure.evaluate(chosen, dataset, view.choose(as_json=json_), as_json=json_))
+    shown = view.choose(as_json=json_)
+    sys.exit(measure.evaluate(chosen, dataset, shown, as_json=json_, endpoint_model=endpoint_model))
+
+
+@task(
+    name="generate-rows",
+    iterable=["catalog"],
+    help={
+        "out": "the JSONL file to make; a run that was ended goes on from what is beside it",
+        "rows": "how many rows to ask for",
+        "languages": "names with commas between",
+        "model": "name of a model at OPENAI_BASE_URL; its only one if not given",
+        "catalog": "a text file with your own products, one a line; repeat for more shops",
+        "concurrency": "requests at once",
+        "requests_per_minute": "a limit to keep; 0 for none",
+        "seed": "of what is asked for",
+    },
+)
+@command
+def generate_rows(
+    _context: Context,
+    out: str,
+    rows: int = 300,
+    languages: str = "english,croatian,spanish",
+    model: str = "",
+    catalog: list[str] | None = None,
+    concurrency: int = 8,
+    requests_per_minute: int = 0,
+    seed: int = 1,
+) -> None:
+    """Have a model behind OPENAI_BASE_URL write shopper messages; each is checked."""
+    from stages.host import collecting
+
+    options: dict[str, str | int] = {
+        "rows": rows,
+        "languages": languages,
+        "model": model,
+        "concurrency": concurrency,
+        "requests-per-minute": requests_per_minute,
+        "seed": seed,
+    }
+    sys.exit(collecting.generate(out, catalog or [], options, view.choose(as_json=False)))
+
+
+@task(
+    name="fetch-rows",
+    positional=["dataset"],
+    help={
+        "dataset": "OWNER/NAME on the Hugging Face hub, or a folder with the same files",
+        "out": "the JSONL file to make",
+        "revision": "commit, branch or tag; the newest if not given",
+        "file": "which of the dataset's files, if it has several",
+    },
+)
+@command
+def fetch_rows(
+    _context: Context, dataset: str, out: str, revision: str = "", file: str = ""
+) -> None:
+    """Turn a hub dataset into a file of rows that a profile can name as data.import_path."""
+    from stages.host import collecting
+
+    sys.exit(collecting.fetch(dataset, out, revision, file, view.choose(as_json=False)))
 
 
 @task(

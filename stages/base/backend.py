@@ -24,7 +24,7 @@ def fetch(repository: str, revision: str, patterns: Sequence[str], folder: Path)
         HF_HUB_DISABLE_TELEMETRY="1",
         HF_HUB_DISABLE_PROGRESS_BARS="1",
     )
-    import httpx
+    import httpx2
     from huggingface_hub import errors, snapshot_download
 
     named = f"hub:{repository} at revision {revision}"
@@ -50,7 +50,7 @@ def fetch(repository: str, revision: str, patterns: Sequence[str], folder: Path)
         raise InputError(
             f"{named}: the model has no such commit; take one of its history"
         ) from None
-    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, httpx.TransportError):
+    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, httpx2.TransportError):
         raise InputError(
             f"{named}: the hub cannot be reached; connect this host, or fetch the model elsewhere "
             "and use source dir"

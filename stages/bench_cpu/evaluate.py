@@ -3,7 +3,8 @@
 Answers are decoded over each row's catalog, as they are served. Prints a table, or JSON with
 `--json`: `model`, `dataset`, `rows`, `summary` (as `intent.metrics.summarize`), `by_slice`,
 `confusion`, `coverage` and `calibration` (as `breakdown`), `baselines` (by name, a `summary` of the
-same rows), and `worst` (wrong rows, those with the most wrong fields and the surest first).
+same rows: `rules`, and with `--endpoint-model` also `endpoint:NAME`, as `outside.baseline`), and
+`worst` (wrong rows, those with the most wrong fields and the surest first).
 """
 
 from __future__ import annotations
@@ -15,20 +16,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from stages.bench_cpu import breakdown, rules
+from stages.bench_cpu import breakdown, outside, rules
 from stages.core import hostinfo
 from stages.core.errors import CartwrightError, InputError
 from stages.intent.decode import constrained, prompt_tokens
 from stages.intent.metrics import FIELDS, Score, score, summarize
 from stages.intent.rows import Row, read_rows
 from stages.intent.trie import AnswerTrie
+from stages.runtime.endpoint import Endpoint
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Evaluates and prints; returns the exit code (2 for wrong input)."""
     given = _parse(arguments)
     try:
-        report = evaluate(given.model, given.dataset, given.threads, given.worst)
+        # Refused, if it is, before anything is measured.
+        endpoint = Endpoint.from_environment(given.endpoint_model) if given.endpoint_model else None
+        report = evaluate(given.model, given.dataset, given.threads, given.worst, endpoint)
     except CartwrightError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return error.exit_code
@@ -44,12 +48,20 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--model", type=Path, required=True, metavar="GGUF")
     parser.add_argument("--dataset", type=Path, required=True, metavar="JSONL")
     parser.add_argument("--threads", type=int, default=0, help="0 for all usable cores")
+    parser.add_argument(
+        "--endpoint-model",
+        default="",
+        metavar="NAME",
+        help="also one behind OPENAI_BASE_URL",
+    )
     parser.add_argument("--worst", type=int, default=20, help="wrong rows to show")
     parser.add_argument("--json", action="store_true", help="JSON instead of a table")
     return parser.parse_args(arguments)
 
 
-def evaluate(model: Path, dataset: Path, threads: int, worst: int) -> dict[str, Any]:
+def evaluate(
+    model: Path, dataset: Path, threads: int, worst: int, endpoint: Endpoint | None = None
+) -> dict[str, Any]:
     """Answers every row of a dataset.
 
     Args:
@@ -57,11 +69,18 @@ def evaluate(model: Path, dataset: Path, threads: int, worst: int) -> dict[str, 
         dataset: JSONL file.
         threads: 0 for all usable cores.
         worst: how many wrong rows to list.
+        endpoint: a model to compare with; it is asked first.
 
     Raises:
-        InputError: the dataset is empty or has a bad row, or the file is no model that loads.
+        InputError: the dataset is empty or has a bad row, the file is no model that loads, or the
+            endpoint refuses.
+        StageFailed: the endpoint does not answer.
     """
     rows = read_rows(dataset)
+    baselines = {"rules": summarize(rows, _by_rules(rows))}
+    if endpoint is not None:
+        print(f"asking {endpoint.model} for {len(rows):,} answers", file=sys.stderr, flush=True)
+        baselines[f"endpoint:{endpoint.model}"] = outside.baseline(endpoint, rows)
     from stages.runtime.llama import LlamaEngine
 
     engine = LlamaEngine(model, threads=threads or hostinfo.usable_cores())
@@ -91,7 +110,7 @@ def evaluate(model: Path, dataset: Path, threads: int, worst: int) -> dict[str, 
         "confusion": breakdown.confusion(rows, answers),
         "coverage": breakdown.coverage(probabilities, scores),
         "calibration": breakdown.calibration(probabilities, scores),
-        "baselines": {"rules": summarize(rows, _by_rules(rows))},
+        "baselines": baselines,
         "worst": wrong[:worst],
     }
 
@@ -128,6 +147,12 @@ def table(report: dict[str, Any]) -> str:
     )
     for name, other in report["baselines"].items():
         lines.append(_line(f"baseline: {name}", other["exact"]))
+        if "structured" in other:
+            held = "held to a schema" if other["structured"] else "not held to a schema"
+            lines.append(
+                f"  {held}; invalid JSON: {other['invalid_json']}, "
+                f"invented products: {other['invented_products']}"
+            )
     for wanted, got in report["confusion"].items():
         counts = ", ".join(f"{count:,} answered {action}" for action, count in got.items())
         lines.append(f"wanted {wanted}: {counts}")

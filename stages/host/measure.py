@@ -11,7 +11,7 @@ from typing import Any
 
 from stages.core import yamlfile
 from stages.core.errors import InputError
-from stages.host import images, serving, settings
+from stages.host import collecting, images, serving, settings
 from stages.host.view import View, columns
 
 FOLDER = "measurements"
@@ -126,18 +126,29 @@ def table(folder: Path) -> str:
     return columns(rows)
 
 
-def evaluate(model: Path, dataset: str, view: View, *, as_json: bool) -> int:
-    """Print a model's accuracy on rows; returns the exit code."""
+def evaluate(
+    model: Path, dataset: str, view: View, *, as_json: bool, endpoint_model: str = ""
+) -> int:
+    """Print a model's accuracy on rows, and an endpoint's beside it; returns the exit code.
+
+    Raises:
+        InputError: A file is not there, or an endpoint's model is named and no endpoint.
+    """
     rows = serving.existing_file(dataset, "--dataset")
+    url = collecting.endpoint_url() if endpoint_model else ""
     images.ensure([_IMAGE], view)
     view.end()
     return serving.run_tool(
-        _IMAGE,
+        # Only with an endpoint to ask does the container get a network.
+        collecting.SERVICE if endpoint_model else _IMAGE,
         [(model, f"/inputs/model/{model.name}"), (rows, f"/inputs/data/{rows.name}")],
         "stages.bench_cpu.evaluate",
         "--model",
         f"/inputs/model/{model.name}",
         "--dataset",
         f"/inputs/data/{rows.name}",
+        *(["--endpoint-model", endpoint_model] if endpoint_model else []),
         *(["--json"] if as_json else []),
+        variables={"OPENAI_BASE_URL": url},
+        secret=settings.setting(collecting.KEY_VARIABLE, "") if endpoint_model else "",
     )

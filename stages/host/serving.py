@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import subprocess
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from stages.core import artifact, plan
 from stages.core.errors import CartwrightError, InputError
+from stages.core.key import SHORT_KEY_LENGTH
 from stages.host import docker, images, settings
 from stages.host.view import View
 
@@ -23,6 +25,8 @@ _SERVICE = "serve"
 # Where compose.yaml shows the service its model.
 _MODEL_IN_IMAGE = "/model.gguf"
 _FALLBACK = ("Q4_K_M", "F16")
+# The beginning of an artifact's key, as `invoke status` prints it or shorter.
+_KEY = re.compile(r"[0-9a-f]{6,64}")
 
 
 def existing_file(path: str, option: str) -> Path:
@@ -53,20 +57,56 @@ def model_of(profile: str) -> Path:
     for report in plan.newest_first(folder / "report")[:1]:
         recommended = json.loads((report / "report.json").read_text(encoding="utf-8"))
         used = artifact.read_manifest(report)["inputs"]["gguf"]["key"]
-        file = folder / "gguf" / str(used)[:16] / str(recommended["recommendation"]["file"])
+        chosen = str(recommended["recommendation"]["file"])
+        file = folder / "gguf" / str(used)[:SHORT_KEY_LENGTH] / chosen
         if file.is_file():
             return file
-    variants = json.loads((complete[0] / "variants.json").read_text(encoding="utf-8"))
-    by_encoding = {variant["encoding"]: variant["file"] for variant in variants}
-    chosen = next((by_encoding[name] for name in _FALLBACK if name in by_encoding), None)
-    if chosen is None:
-        raise InputError(f"{complete[0]} has several GGUF files; name one with --model")
-    return complete[0] / str(chosen)
+    return _file_in(complete[0])
+
+
+def _file_in(folder: Path) -> Path:
+    """The GGUF file to use of a folder: its only one, else of an artifact Q4_K_M or F16.
+
+    Raises:
+        InputError: It has none, or several of which none is to be preferred.
+    """
+    files = sorted(folder.glob("*.gguf"))
+    if len(files) == 1:
+        return files[0]
+    if (folder / "variants.json").is_file():
+        variants = json.loads((folder / "variants.json").read_text(encoding="utf-8"))
+        by_encoding = {variant["encoding"]: variant["file"] for variant in variants}
+        for name in _FALLBACK:
+            if name in by_encoding:
+                return folder / str(by_encoding[name])
+    raise InputError(f"{folder} has {len(files)} GGUF files; name one with --model")
 
 
 def choose_model(model: str, profile: str) -> Path:
-    """The model that the user named by its file, or else by its profile."""
-    return existing_file(model, "--model") if model else model_of(profile)
+    """The model that the user named by its file, folder or artifact's key, or else by its profile.
+
+    Raises:
+        InputError: There is none of that name, or a folder does not say which of its files.
+    """
+    if not model:
+        return model_of(profile)
+    given = Path(model).expanduser().resolve()
+    if given.is_dir():
+        return _file_in(given)
+    if given.exists() or not _KEY.fullmatch(model):
+        return existing_file(model, "--model")
+    found = [
+        manifest.parent
+        for manifest in settings.artifacts().glob(
+            f"[!.]*/gguf/{model[:SHORT_KEY_LENGTH]}*/{artifact.MANIFEST_NAME}"
+        )
+    ]
+    if len(found) != 1:
+        raise InputError(
+            f"--model {model}: {len(found)} GGUF artifacts have a key that begins so; "
+            "`invoke status` lists the keys"
+        )
+    return _file_in(found[0])
 
 
 def serve(model: Path, port: int, view: View) -> str:
@@ -147,28 +187,47 @@ def stop() -> list[str]:
     return names
 
 
-def run_tool(service: str, mounts: Sequence[tuple[Path, str]], *words: str) -> int:
+def run_tool(
+    service: str,
+    mounts: Sequence[tuple[Path, str]],
+    *words: str,
+    writable: Sequence[tuple[Path, str]] = (),
+    variables: Mapping[str, str] | None = None,
+    secret: str = "",
+    label: str = "",
+) -> int:
     """Run a program of an image in the foreground, its output going to the caller's.
 
     Args:
         service: Compose service whose image is here.
         mounts: Host paths to show read-only, each with its place in the container.
         words: Module and arguments.
+        writable: The same for what it may write to.
+        variables: What compose.yaml reads beside the usual.
+        secret: A line for its standard input, which leaves no trace as a file or variable would.
+        label: A mark on the container, for finding it again.
 
     Returns:
         Its exit code.
     """
     volumes = [word for path, place in mounts for word in ("--volume", f"{path}:{place}:ro")]
+    volumes += [word for path, place in writable for word in ("--volume", f"{path}:{place}")]
+    volumes += ["--label", label] if label else []
     model = next((str(path) for path, place in mounts if place.endswith(".gguf")), "/dev/null")
-    label = f"{docker.OWNER_LABEL}-tool={settings.owner_label()}"
+    tool = f"{docker.OWNER_LABEL}-tool={settings.owner_label()}"
     settings.artifacts().mkdir(parents=True, exist_ok=True)
     return subprocess.run(
         docker.compose(
-            "--progress", "quiet", "run", "--rm", "-T", "--no-deps", "--label", label, *volumes,
+            "--progress", "quiet", "run", "--rm", "-T", "--no-deps", "--label", tool, *volumes,
             service, *words,
         ),
-        env=docker.environment(CARTWRIGHT_MODEL=model),
-        stdin=subprocess.DEVNULL,
+        env=docker.environment(
+            CARTWRIGHT_MODEL=model,
+            CARTWRIGHT_SECRET_ON_STDIN="1" if secret else "",
+            **(variables or {}),
+        ),
+        input=f"{secret}\n" if secret else "",
+        text=True,
         check=False,
     ).returncode  # fmt: skip
 

@@ -24,7 +24,7 @@ IMAGES = {
 """Image to the folder of its requirements: a CPU and a CUDA flavour share one."""
 LOCKS_OF_NO_IMAGE = {"tools", "torch"}
 CPU_IMAGES = ("trainer-cpu", "quantizer-cpu", "converter", "bench", "serve")
-NETWORKED = {"base", "serve"}
+NETWORKED = {"base", "collect", "serve"}
 SERVE_MAX_BYTES = 350e6
 CPU_IMAGES_MAX_BYTES = 3.5e9
 
@@ -159,9 +159,24 @@ def test_only_what_asks_for_a_gpu_gets_one() -> None:
         assert ("deploy" in service) == cuda, name
 
 
-def test_secrets_reach_the_base_stage_alone() -> None:
-    holders = {name for name, service in SERVICES.items() if "secrets" in service}
-    assert holders == {"base"}
+def test_secrets_reach_what_asks_the_outside_alone() -> None:
+    secrets = {
+        name: service["secrets"] for name, service in SERVICES.items() if "secrets" in service
+    }
+    assert secrets == {
+        "base": ["hf_token", "ca_bundle"],
+        "collect": ["openai_api_key", "hf_token", "ca_bundle"],
+    }
+
+
+def test_no_key_or_token_is_a_variable_of_a_container() -> None:
+    for name, service in SERVICES.items():
+        assert not {"OPENAI_API_KEY", "HF_TOKEN"} & set(service.get("environment", {})), name
+
+
+def test_what_asks_the_outside_sees_no_artifacts() -> None:
+    assert "volumes" not in SERVICES["collect"]
+    assert SERVICES["collect"]["extra_hosts"] == ["host.docker.internal:host-gateway"]
 
 
 def test_the_service_listens_on_this_machine_alone() -> None:

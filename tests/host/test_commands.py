@@ -11,8 +11,8 @@ import pytest
 from tests.core.toy import Project
 
 COMMANDS = {
-    "bench-cpu", "build", "build-all", "demo", "doctor", "evaluate", "gc", "logs", "predict",
-    "report", "run", "serve", "show", "status", "stop",
+    "bench-cpu", "build", "build-all", "demo", "doctor", "evaluate", "fetch-rows", "gc",
+    "generate-rows", "logs", "predict", "report", "run", "serve", "show", "status", "stop",
 }  # fmt: skip
 
 
