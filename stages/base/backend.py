@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from stages.core.errors import InputError
+from stages.runtime.secret import read_secret
 
 TOKEN_FILE = Path("/run/secrets/hf_token")
 
@@ -34,7 +35,7 @@ def fetch(repository: str, revision: str, patterns: Sequence[str], folder: Path)
             revision=revision,
             allow_patterns=list(patterns),
             local_dir=folder,
-            token=read_token(TOKEN_FILE) or False,
+            token=read_secret(TOKEN_FILE) or False,
         )
     except errors.GatedRepoError:
         raise InputError(
@@ -58,8 +59,3 @@ def fetch(repository: str, revision: str, patterns: Sequence[str], folder: Path)
     except errors.HfHubHTTPError as error:
         status = error.response.status_code if error.response is not None else "no answer"
         raise InputError(f"{named}: the hub answered {status}; try again later") from None
-
-
-def read_token(path: Path) -> str:
-    """The hub token of a secret file; empty without one."""
-    return path.read_text(encoding="utf-8").strip() if path.is_file() else ""

@@ -7,7 +7,7 @@ import re
 import unicodedata
 
 from stages.collect.wishes import MAX_MESSAGE_CHARS, Wish
-from stages.data.splits import normalize
+from stages.data.leaks import normalize
 from stages.intent.rows import Row, parse_row
 
 # So many catalog lines in a message are a list, not a request.

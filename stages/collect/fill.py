@@ -12,7 +12,7 @@ from stages.collect.checks import row_of
 from stages.collect.progress import Outcome, Progress
 from stages.collect.wishes import Wish
 from stages.core.errors import StageFailed
-from stages.data.splits import normalize
+from stages.data.leaks import normalize
 from stages.intent.rows import Row
 
 ATTEMPTS = 3

@@ -264,8 +264,9 @@ def test_a_slip_changes_one_long_word() -> None:
 # The pre-training corpus
 
 
-# Of the held-out families when the shipped base was last pre-trained. If this fails, the base may
-# have read what the test split now asks for: pre-train it again, then renew the figure.
+# Of the held-out families that the shipped base has not read: those held out when it was last
+# pre-trained, and nouns added since, all new to it. If this fails, the base may have read what the
+# test split now asks for: pre-train it again, or see that only new nouns came, then renew it.
 HELD_OUT_FAMILIES_SHA256 = "04c6c2bedb87da3c8ce2967a5434c69c551dc2f4cb6b6ce5b329488c829db8d8"
 
 
