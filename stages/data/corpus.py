@@ -20,13 +20,13 @@ from stages.intent.prompt import ANSWER_CUE
 from stages.intent.rows import Row
 
 # What a text is: requests about one catalog, a list of names to find in it, or no request at all.
-_KINDS = Weighted({"requests": 68, "find": 26, "other": 6})
+_KINDS = Weighted({"requests": 78, "find": 17, "other": 5})
 # Of 100 texts of requests, how many have the task's own cue.
 TASK_PERCENT = 30
 # Of 100 requests, how many have a word nobody has seen before the product's name: the model learns
 # to copy, not to know names.
 INVENTED_PERCENT = 15
-MOST_REQUESTS = 5
+MOST_REQUESTS = 8
 MOST_NAMES = 14
 
 Parts = tuple[str, ...]
@@ -63,7 +63,7 @@ def corpus(
 def _requests(rng: Random, writer: Writer, catalog: Sequence[Product], target: Product) -> Parts:
     """One catalog and one or several messages about it, each with its answer."""
     cue, write = _TASK if rng.random() * 100 < TASK_PERCENT else pick(rng, _STYLES)
-    count = 1 if rng.random() < 0.4 else 2 + int(rng.random() * (MOST_REQUESTS - 1))
+    count = 1 if rng.random() < 0.3 else 2 + int(rng.random() * (MOST_REQUESTS - 1))
     row = writer.write(rng, catalog, target, near_miss=False)
     if count == 1 and rng.random() * 100 < INVENTED_PERCENT:
         row = _rebranded(rng, row)

@@ -36,6 +36,9 @@ _QUANTITY_FORMS = {
 _MENTIONS = {"full": 48, "lower": 13, "no_size": 13, "partial": 13, "noun": 13}
 _REGISTERS = {"curt": 15, "plain": 25, "polite": 15, "chatty": 17, "indirect": 11, "question": 17}
 
+# Words of the longest phrase that has a kind.
+LONGEST_KIND = 4
+_MARKS = ",.!?;:"
 
 _FORM, _MENTION = Weighted(_QUANTITY_FORMS), Weighted(_MENTIONS)
 # Drawing among forms that spell a quantity out.
@@ -131,6 +134,8 @@ class Writer:
         parts = self._around(rng, action, wording, catalog)
         if transcript:
             parts = self._around(rng, action, tuple(parts), catalog)
+        parts = self._swapped(rng, parts, catalog)
+        if transcript:
             text, faults = self._heard(rng, parts, values), "transcript"
             kind = "heard" if kind in ("full", "lower") else kind
         else:
@@ -334,6 +339,28 @@ class Writer:
         elif not question and random() < 0.45:
             parts[-1] += "." if random() < 0.85 else "!"
         return parts
+
+    def _swapped(self, rng: Random, parts: list[str], catalog: Sequence[Product]) -> list[str]:
+        """The message with words of its story put for others of their kind, none of the catalog."""
+        kinds, rate = self._language.kinds, self._rates.swap_rate
+        swapped = parts[:]
+        for at in range(0, len(parts), 2):
+            words = parts[at].split(" ")
+            new: list[str] = []
+            while words:
+                size = min(len(words), LONGEST_KIND)
+                while size > 1 and " ".join(words[:size]).rstrip(_MARKS) not in kinds:
+                    size -= 1
+                phrase = " ".join(words[:size])
+                del words[:size]
+                core = phrase.rstrip(_MARKS)
+                if core in kinds and rng.random() < rate:
+                    other = pick(rng, kinds[core])
+                    if not any(name_words(other) & line.words for line in catalog):
+                        phrase = other + phrase[len(core) :]
+                new.append(phrase)
+            swapped[at] = " ".join(new)
+        return swapped
 
     def _heard(self, rng: Random, parts: list[str], values: dict[str, str]) -> str:
         """Fills the slots and writes the message as a speech recognizer would."""

@@ -76,6 +76,7 @@ class Language:
         asides: adverbials that fit at the end of any request, with the same slots ("for table 7").
         things: nouns that are not for sale, for slot `{x}`: toppings, dishes, rooms, people.
         fillers: words of hesitation.
+        kinds: by a word or phrase, the ones that fit wherever it stands: relatives, days, rooms.
     """
 
     name: str
@@ -96,6 +97,7 @@ class Language:
     asides: tuple[Wording, ...]
     things: tuple[str, ...]
     fillers: tuple[str, ...]
+    kinds: dict[str, tuple[str, ...]]
 
 
 @cache
@@ -136,6 +138,7 @@ def load(name: str) -> Language:
         asides=tuple(map(_split, raw["asides"])),
         things=tuple(raw["things"]),
         fillers=tuple(raw["fillers"]),
+        kinds=_kinds(raw["kinds"]),
     )
 
 
@@ -150,6 +153,14 @@ def all_frames(language: Language, split: str) -> Iterator[Frame]:
     for by_register in language.frames[split].values():
         for frames in by_register:
             yield from frames
+
+
+def _kinds(lines: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    kinds: dict[str, tuple[str, ...]] = {}
+    for line in lines:
+        words = tuple(line.split("|"))
+        kinds |= dict.fromkeys(words, words)
+    return kinds
 
 
 def _frames(

@@ -16,6 +16,8 @@ class Rates:
         spoken_rate: products named in the shopper's own words: a synonym, another language, a size
             spelled out, "the white one"; less often comes out, where a name would not be clear.
         aside_rate: messages with a time, a place or a number of people attached to the request.
+        swap_rate: words of a story put for others of their kind: "my aunt" where a frame has "my
+            sister", "on Friday" for "tomorrow"; of every such word.
         reason_rate: messages with a sentence before or after the request.
         greeting_rate: messages that begin with a greeting.
         thanks_rate: messages that end in thanks or a farewell.
@@ -33,6 +35,7 @@ class Rates:
     near_miss_rate: float = 0.5
     spoken_rate: float = 0.22
     aside_rate: float = 0.1
+    swap_rate: float = 0.3
     reason_rate: float = 0.28
     greeting_rate: float = 0.25
     thanks_rate: float = 0.25

@@ -63,6 +63,7 @@ def _parse() -> argparse.Namespace:
     trainer.add_argument("--init", type=Path, help="go on from the weights of this model folder")
     trainer.add_argument("--first-shard", type=int, default=0, help="go on where it stopped")
     trainer.add_argument("--steps", type=int, default=9_000)
+    trainer.add_argument("--limit-sec", type=float, help="stop after so long")
     trainer.add_argument("--lines", type=int, default=64, help="packed lines of a batch")
     trainer.add_argument("--width", type=int, default=1024, help="tokens of a line")
     trainer.add_argument("--hidden", type=int, default=256)
@@ -116,7 +117,7 @@ def train(given: argparse.Namespace) -> None:
         given.disguised,
     )
     network = (
-        model.load(given.init)
+        model.grow(model.load(given.init), given.layers)
         if given.init
         else model.build(tokenizer.load(given.tokenizer).vocab_size(), given.hidden, given.layers)
     )
@@ -124,7 +125,7 @@ def train(given: argparse.Namespace) -> None:
     network.set_attn_implementation("flex_attention" if on_gpu else "sdpa")
     network.to(given.device)
     schedule = loop.Schedule(
-        given.steps, given.learning_rate, given.warmup_steps, given.prompt_weight
+        given.steps, given.learning_rate, given.warmup_steps, given.prompt_weight, given.limit_sec
     )
     curve: list[dict[str, Any]] = []
 

@@ -26,6 +26,7 @@ class Schedule:
 
     Attributes:
         prompt_weight: what a prompt token's loss counts against an answer token's.
+        limit_sec: training stops at the first report after so much time, wherever the rate stands.
         decay: weight decay of matrices; norms have none.
     """
 
@@ -33,6 +34,7 @@ class Schedule:
     learning_rate: float
     warmup_steps: int
     prompt_weight: float
+    limit_sec: float | None = None
     decay: float = 0.1
     clip_norm: float = 1.0
 
@@ -103,6 +105,8 @@ def train(
                 }
             )
             window.zero_()
+            if schedule.limit_sec is not None and elapsed_sec > schedule.limit_sec:
+                break
 
 
 def autocast(device: torch.device) -> Any:

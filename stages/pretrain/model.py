@@ -41,6 +41,32 @@ def load(folder: Path) -> LlamaForCausalLM:
     )
 
 
+def grow(model: LlamaForCausalLM, layers: int) -> LlamaForCausalLM:
+    """A deeper copy that computes the same: each old layer is followed by copies that add nothing.
+
+    The copies' output projections are zero, and with them their share of the residual stream.
+
+    Raises:
+        ValueError: the model has more layers already.
+    """
+    old = model.config.num_hidden_layers
+    if layers < old:
+        raise ValueError(f"the model has {old} layers: it cannot be grown to {layers}")
+    config = LlamaConfig.from_dict(model.config.to_dict() | {"num_hidden_layers": layers})
+    grown = LlamaForCausalLM(config)
+    grown.model.embed_tokens.load_state_dict(model.model.embed_tokens.state_dict())
+    grown.model.norm.load_state_dict(model.model.norm.state_dict())
+    previous = -1
+    for index, layer in enumerate(grown.model.layers):
+        source = index * old // layers
+        layer.load_state_dict(model.model.layers[source].state_dict())
+        if source == previous:
+            torch.nn.init.zeros_(layer.self_attn.o_proj.weight)
+            torch.nn.init.zeros_(layer.mlp.down_proj.weight)
+        previous = source
+    return grown
+
+
 def save(model: LlamaForCausalLM, folder: Path) -> None:
     """Writes config.json, generation_config.json and bf16 model.safetensors into a folder."""
     model.to(torch.bfloat16)
