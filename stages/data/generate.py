@@ -34,7 +34,15 @@ _QUANTITY_FORMS = {
     "corrected": 7,
 }
 _MENTIONS = {"full": 48, "lower": 13, "no_size": 13, "partial": 13, "noun": 13}
-_REGISTERS = {"curt": 15, "plain": 25, "polite": 15, "chatty": 17, "indirect": 11, "question": 17}
+_REGISTERS = {
+    "basic": 12,
+    "curt": 13,
+    "plain": 25,
+    "polite": 15,
+    "chatty": 17,
+    "indirect": 11,
+    "question": 17,
+}
 
 # Words of the longest phrase that has a kind.
 LONGEST_KIND = 4
@@ -312,7 +320,8 @@ class Writer:
         parts = list(wording)
         question = parts[-1].endswith("?")
         if random() < self._rates.aside_rate:
-            aside = self._sentence(rng, pick(rng, language.asides), catalog)
+            asides = language.asides["add" if action == "add" and random() < 0.4 else "any"]
+            aside = self._sentence(rng, pick(rng, asides), catalog)
             end = parts[-1][-1:] if parts[-1][-1:] in tuple("?!.") else ""
             parts[-1] = f"{parts[-1].removesuffix(end)} {aside}{end}"
         opener = pick(rng, language.openers) if random() < self._rates.greeting_rate else ""

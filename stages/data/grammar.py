@@ -73,7 +73,8 @@ class Language:
         idioms: spelled-out quantities that stand before a product ("half a dozen").
         idioms_alone: the same, where the product is elsewhere in the sentence.
         reasons: by `any`, `add`, `remove`: sentences, some with slots of `NUMBER_SLOTS` or `{x}`.
-        asides: adverbials that fit at the end of any request, with the same slots ("for table 7").
+        asides: what fits at the end of `any` request, or of one to `add`, with the same slots ("for
+            table 7"; "no onions").
         things: nouns that are not for sale, for slot `{x}`: toppings, dishes, rooms, people.
         fillers: words of hesitation.
         kinds: by a word or phrase, the ones that fit wherever it stands: relatives, days, rooms.
@@ -94,7 +95,7 @@ class Language:
     openers: tuple[str, ...]
     closers: tuple[str, ...]
     reasons: dict[str, tuple[Wording, ...]]
-    asides: tuple[Wording, ...]
+    asides: dict[str, tuple[Wording, ...]]
     things: tuple[str, ...]
     fillers: tuple[str, ...]
     kinds: dict[str, tuple[str, ...]]
@@ -135,7 +136,10 @@ def load(name: str) -> Language:
         openers=tuple(raw["openers"]),
         closers=tuple(raw["closers"]),
         reasons={kind: tuple(map(_split, texts)) for kind, texts in raw["reasons"].items()},
-        asides=tuple(map(_split, raw["asides"])),
+        asides={
+            kind: tuple(_split(one) for text in texts for one in _expand(text, raw["lists"]))
+            for kind, texts in raw["asides"].items()
+        },
         things=tuple(raw["things"]),
         fillers=tuple(raw["fillers"]),
         kinds=_kinds(raw["kinds"]),
@@ -266,7 +270,8 @@ def _deal(frames: list[Frame]) -> dict[str, dict[str, tuple[tuple[Frame, ...], .
             home, one = split, replace(frame, wordings=kept)
         else:  # its wordings are another split's
             home = next(taken[key] for key in map(_key, frame.wordings) if key in taken)
-            one = frame
+            own = (w for w in frame.wordings if taken.get(_key(w), home) == home)
+            one = replace(frame, wordings=tuple(own))
         dealt[home].append(one)
         take(home, one)
     return {split: {a: _by_register(dealt[split], a) for a in ACTIONS} for split in SPLITS}

@@ -33,11 +33,18 @@ def shorter(rng: Random, kind: str, product: Product) -> str:
         f"{before} {named}",
         f"{family} {variant}",
     ]
+    first, _, rest = family.partition(" ")
+    last = family.rsplit(" ", 1)[-1]
+    ways += [f"{variant} {last}", f"{first} {variant} {rest}", f"{first} {after}"]
+    if rest:
+        ways.append(f"{rest} {first}" if rng.random() < 0.5 else first)
+    if variant:
+        ways += [variant, f"{variant} {after}"]
     if brand and rng.random() < 0.15:
         return brand
     if " " in before:  # "500g pack of ground beef"
         ways += [f"{before} of {named}", f"{before.split(' ')[0]} {family}"]
-    return pick(rng, ways).strip()
+    return " ".join(pick(rng, ways).split())
 
 
 def _counts(size: str) -> bool:

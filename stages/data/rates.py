@@ -34,7 +34,7 @@ class Rates:
 
     near_miss_rate: float = 0.5
     spoken_rate: float = 0.22
-    aside_rate: float = 0.1
+    aside_rate: float = 0.15
     swap_rate: float = 0.3
     reason_rate: float = 0.28
     greeting_rate: float = 0.25
@@ -46,7 +46,7 @@ class Rates:
     no_punctuation_rate: float = 0.25
     lower_rate: float = 0.4
     filler_rate: float = 0.06
-    shout_rate: float = 0.01
+    shout_rate: float = 0.02
 
     def __post_init__(self) -> None:
         for field in fields(Rates):

@@ -134,7 +134,7 @@ def test_rows_are_valid_and_round_trip(rows: dict[str, list[Row]]) -> None:
 def test_rows_cover_what_they_should(rows: dict[str, list[Row]]) -> None:
     slices = [row.extra["slice"] for row in rows["train"]]
     assert {one["register"] for one in slices} == {
-        "curt", "plain", "polite", "chatty", "indirect", "question",
+        "basic", "curt", "plain", "polite", "chatty", "indirect", "question",
     }  # fmt: skip
     assert {one["quantity_form"] for one in slices} == {
         "digits", "word", "multiplier", "idiom", "omitted", "corrected",
@@ -192,7 +192,8 @@ def test_mention_means_one_line_of_the_catalog(rows: dict[str, list[Row]]) -> No
 
 def _said(message: str, product: str) -> set[str]:
     """Words of the product's name that the message has, singular or plural."""
-    found = {w.rstrip(".,!?:;-)").lstrip("-+¿¡(") for w in message.split()}
+    bare = {w.rstrip(".,!?:;-)").lstrip("-¿¡(") for w in message.split()}
+    found = bare | {w.lstrip("+") for w in bare}  # "+2 milk" and lenses of "+1.5"
     return {
         word
         for word in name_words(product)

@@ -47,8 +47,9 @@ def test_names_are_of_goods_that_there_are(language: str) -> None:
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_asides_have_slots_that_there_are(language: str) -> None:
-    asides = load(language).asides
-    assert len(asides) >= 50
+    kinds = load(language).asides
+    assert set(kinds) == {"any", "add"} and min(map(len, kinds.values())) >= 50
+    asides = [aside for texts in kinds.values() for aside in texts]
     assert {slot for aside in asides for slot in aside[1::2]} <= set(SLOTS) - {
         "p",
         "qp",
