@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 import yaml
 
 import stages.data.names
-from stages.data.generate import generate
+from stages.data.generate import LONGEST_KIND, generate
 from stages.data.grammar import SLOTS, load
 from stages.data.names import Names, load_names
 from stages.data.naming import spoken
@@ -140,3 +141,22 @@ def test_held_out_families_are_called_by_words_that_train_has_heard(language: st
 def test_spoken_names_can_be_switched_off() -> None:
     rows = generate(3, "train", 300, rates=Rates(spoken_rate=0))
     assert "spoken" not in {row.extra["slice"]["mention"] for row in rows}
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_kinds_are_phrases_without_a_number_each_of_one_kind(language: str) -> None:
+    loaded = load(language)
+    numbers = {text for n in range(2, 101) for text in loaded.numbers[n] if " " not in text}
+    members = [phrase for kind in set(loaded.kinds.values()) for phrase in kind]
+    assert len(members) == len(set(members)) == len(loaded.kinds)
+    for phrase in members:
+        assert 1 <= len(phrase.split(" ")) <= LONGEST_KIND
+        assert not numbers & set(phrase.lower().split()), phrase
+        assert not re.search(r"\d", phrase)
+
+
+def test_stories_are_told_of_others_and_the_request_stays() -> None:
+    told, plain = (
+        list(generate(3, "train", 600, rates=Rates(swap_rate=rate))) for rate in (1.0, 0.0)
+    )
+    assert sum(a.message != b.message for a, b in zip(told, plain, strict=True)) > 100
