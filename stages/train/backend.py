@@ -153,6 +153,7 @@ def train(job: Job) -> list[dict[str, Any]]:
     )
     rows_a_step = params.batch_rows * params.accumulation * params.processes
     steps = params.max_steps or math.ceil(len(job.train) * params.epochs / rows_a_step)
+    eval_steps = math.ceil(steps / params.evaluations)
     tokenizer = load_tokenizer(job.base)
     curve = _curve_callback(job, tokenizer, steps)
     trainer = SFTTrainer(
@@ -174,7 +175,7 @@ def train(job: Job) -> list[dict[str, Any]]:
             train_sampling_strategy="group_by_length",
             logging_steps=min(params.log_steps, steps),
             eval_strategy="steps",
-            eval_steps=math.ceil(steps / params.evaluations),
+            eval_steps=eval_steps,
             save_strategy="no",
             report_to=[],
             disable_tqdm=True,
@@ -193,7 +194,7 @@ def train(job: Job) -> list[dict[str, Any]]:
     # The default one prints raw dictionaries between our lines.
     trainer.remove_callback(_printer_callback())
     trainer.train()
-    if curve.points[-1].get("step") != steps or "eval_loss" not in curve.points[-1]:
+    if steps % eval_steps:  # all processes take part, though only the first has a curve
         trainer.evaluate()
     if trainer.accelerator.is_main_process:
         save_adapter(trainer.model, job.adapter)
