@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stages.core.errors import InputError
+from stages.core.errors import InputError, StageFailed
 from stages.intent import decode
 from stages.intent.metrics import score
 from stages.intent.prompt import render
@@ -123,9 +123,13 @@ def train(job: Job) -> list[dict[str, Any]]:
 
     Returns:
         The learning curve, points of `step`, `elapsed_sec` and `loss`, `learning_rate` or
-        `eval_loss`, `eval_exact_match`.
+        `eval_loss`, `eval_exact_match`; empty in all processes but the first.
+
+    Raises:
+        StageFailed: the processes found no group, and each would train alone.
     """
     import torch
+    from accelerate import PartialState
     from datasets import Dataset, disable_progress_bars
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
     from transformers import set_seed
@@ -137,6 +141,9 @@ def train(job: Job) -> list[dict[str, Any]]:
     params = job.params
     if job.device == "cpu":
         torch.set_num_threads(max(1, use_all_cores() // params.processes))
+    found = PartialState(cpu=job.device == "cpu").num_processes
+    if found != params.processes:
+        raise StageFailed(f"{params.processes} processes were to train together, not {found}")
     set_seed(params.seed)
     model = prepare_model_for_kbit_training(
         load_nf4(job), use_gradient_checkpointing=params.gradient_checkpointing

@@ -17,7 +17,7 @@ class Params:
     Attributes:
         device: `auto` is a GPU if torch is built for one, else the CPU; a GPU that is asked for
             and missing is an error.
-        processes: Training processes, one for each GPU; started through accelerate.
+        processes: Training processes, one for each GPU; started by torch's launcher.
         compute_dtype: What NF4 weights are unpacked to and multiplied in.
         rank: Rank of the LoRA matrices.
         alpha: LoRA scale; the update counts `alpha / rank`.

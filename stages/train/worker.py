@@ -1,8 +1,8 @@
-"""One of several training processes: started by accelerate, one for each GPU.
+"""One of several training processes: started by torch's launcher, one for each GPU.
 
-`accelerate launch --num_processes N -m stages.train.worker PARAMS BASE DATA ADAPTER SCRATCH`; the
-stage does this itself where `processes` is above 1, because only one process may publish an
-artifact.
+`python -m torch.distributed.run --nproc-per-node N -m stages.train.worker PARAMS BASE DATA ADAPTER
+SCRATCH`; the stage does this itself where `processes` is above 1, because only one process may
+publish an artifact.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -32,10 +33,10 @@ def launch(job: backend.Job, data: Path) -> list[dict[str, Any]]:
     """
     plain = job.scratch / "params.json"
     plain.write_text(json.dumps(parameters.as_plain(job.params)), encoding="utf-8")
-    command = [sys.executable, "-m", "accelerate.commands.launch"]
-    command += ["--cpu"] if job.device == "cpu" else ["--multi_gpu"]
-    command += ["--num_processes", str(job.params.processes), "--num_machines", "1"]
-    command += ["--mixed_precision", "no", "--dynamo_backend", "no", "-m", __name__]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "1"]
+    command += ["--nproc-per-node", str(job.params.processes)]
+    # The loopback by number: without a network a container cannot look up its own name.
+    command += ["--master-addr", "127.0.0.1", "--master-port", str(_free_port()), "-m", __name__]
     command += [str(path) for path in (plain, job.base, data, job.adapter, job.scratch)]
     with subprocess.Popen(command, start_new_session=True) as process:
         try:
@@ -48,6 +49,13 @@ def launch(job: backend.Job, data: Path) -> list[dict[str, Any]]:
         raise StageFailed(f"training in {job.params.processes} processes ended with exit {status}")
     curve: list[dict[str, Any]] = json.loads((job.scratch / _CURVE).read_text(encoding="utf-8"))
     return curve
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def main(arguments: Sequence[str]) -> int:

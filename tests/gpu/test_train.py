@@ -44,19 +44,20 @@ def test_the_shipped_base_is_tuned_and_merged_on_gpus(gpus: int, tmp_path: Path)
     _stage("base", {"source": "shipped"}, {}, base)
     rows = {"seed": 20250, "train_rows": 3000, "validation_rows": 300, "test_rows": 600}
     _stage("data", rows, {}, data)
+    steps = 150 // gpus  # the same rows, however many share a step
     params = {
         "device": "cuda",
         "processes": gpus,
         "seed": 1,
-        "max_steps": 150,
+        "max_steps": steps,
         "batch_rows": 16,
         "learning_rate": 4e-4,
-        "evaluation_rows": 96,
-        "parity_rows": 96,
+        "evaluation_rows": 48,
+        "parity_rows": 48,
     }
     manifest = _stage("train", params, {"base": base, "data": data}, tuned)
     metrics = manifest["metrics"]
-    assert metrics["device"] == "cuda" and metrics["steps"] == 150
+    assert metrics["device"] == "cuda" and metrics["steps"] == steps
     assert metrics["parity_agreement"]["product"] >= 0.95
     assert metrics["exact_match"]["merged"] >= metrics["exact_match"]["base"] - 0.01
     assert metrics["exact_match"]["merged"] >= 0.8
