@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 import stages.data.names
-from stages.data.generate import LONGEST_KIND, generate
+from stages.data.generate import LONGEST_KIND, Writer, generate
 from stages.data.grammar import SLOTS, load
 from stages.data.names import Names, load_names
 from stages.data.naming import spoken
@@ -156,7 +156,14 @@ def test_kinds_are_phrases_without_a_number_each_of_one_kind(language: str) -> N
 
 
 def test_stories_are_told_of_others_and_the_request_stays() -> None:
-    told, plain = (
-        list(generate(3, "train", 600, rates=Rates(swap_rate=rate))) for rate in (1.0, 0.0)
-    )
-    assert sum(a.message != b.message for a, b in zip(told, plain, strict=True)) > 100
+    kinds = load("english").kinds
+    writer = Writer(load("english"), "train", Rates(swap_rate=1.0))
+    told = ["my sister says we need ", "qp", " on Friday, please."]
+    heard = [writer._swapped(Random(seed), told, []) for seed in range(20)]
+    for who, slot, when in heard:
+        assert who.removesuffix(" says we need ") in kinds["my sister"]
+        assert slot == "qp" and when.startswith(" ") and when.endswith(".")
+        assert when.split(",")[0].strip() in kinds["on Friday"]
+    assert len({who for who, _, _ in heard}) > 5
+    plain = Writer(load("english"), "train", Rates(swap_rate=0.0))
+    assert plain._swapped(Random(1), told, []) == told
