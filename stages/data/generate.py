@@ -13,10 +13,11 @@ from stages.data.draw import Weighted, pick
 from stages.data.grammar import NUMBER_SLOTS, Language, Wording, load
 from stages.data.names import load_names
 from stages.data.naming import plural, shorter, spoken
-from stages.data.noise import mistype, strip_diacritics, strip_marks
+from stages.data.noise import hesitant, mistype, strip_diacritics, strip_marks
 from stages.data.products import Product, name_words
 from stages.data.rates import USUAL, Rates
 from stages.data.shops import Shops
+from stages.data.story import retold
 from stages.intent.rows import ACTIONS, Answer, Row
 
 # What nobody says: brackets, and marks at the end of a word; "1.5l" and "usb-c" stay.
@@ -43,10 +44,6 @@ _REGISTERS = {
     "indirect": 11,
     "question": 17,
 }
-
-# Words of the longest phrase that has a kind.
-LONGEST_KIND = 4
-_MARKS = ",.!?;:"
 
 _FORM, _MENTION = Weighted(_QUANTITY_FORMS), Weighted(_MENTIONS)
 # Drawing among forms that spell a quantity out.
@@ -142,7 +139,7 @@ class Writer:
         parts = self._around(rng, action, wording, catalog)
         if transcript:
             parts = self._around(rng, action, tuple(parts), catalog)
-        parts = self._swapped(rng, parts, catalog)
+        parts = retold(rng, parts, language.kinds, self._rates.swap_rate, catalog)
         if transcript:
             text, faults = self._heard(rng, parts, values), "transcript"
             kind = "heard" if kind in ("full", "lower") else kind
@@ -349,33 +346,11 @@ class Writer:
             parts[-1] += "." if random() < 0.85 else "!"
         return parts
 
-    def _swapped(self, rng: Random, parts: list[str], catalog: Sequence[Product]) -> list[str]:
-        """The message with words of its story put for others of their kind, none of the catalog."""
-        kinds, rate = self._language.kinds, self._rates.swap_rate
-        swapped = parts[:]
-        for at in range(0, len(parts), 2):
-            words = parts[at].split(" ")
-            new: list[str] = []
-            while words:
-                size = min(len(words), LONGEST_KIND)
-                while size > 1 and " ".join(words[:size]).rstrip(_MARKS) not in kinds:
-                    size -= 1
-                phrase = " ".join(words[:size])
-                del words[:size]
-                core = phrase.rstrip(_MARKS)
-                if core in kinds and rng.random() < rate:
-                    other = pick(rng, kinds[core])
-                    if not any(name_words(other) & line.words for line in catalog):
-                        phrase = other + phrase[len(core) :]
-                new.append(phrase)
-            swapped[at] = " ".join(new)
-        return swapped
-
     def _heard(self, rng: Random, parts: list[str], values: dict[str, str]) -> str:
         """Fills the slots and writes the message as a speech recognizer would."""
         for _ in range(1 + int(rng.random() * 3)):
             at = 2 * int(rng.random() * ((len(parts) + 1) // 2))
-            parts[at] = _hesitant(rng, parts[at], pick(rng, self._language.fillers), at == 0)
+            parts[at] = hesitant(rng, parts[at], pick(rng, self._language.fillers), at == 0)
         said = (values[part] if at % 2 else part for at, part in enumerate(parts))
         return " ".join(_UNSPOKEN.sub(" ", "".join(said)).lower().split())
 
@@ -392,7 +367,7 @@ class Writer:
                 faults.append("typo")
         if random() < rates.filler_rate:
             at = 2 * int(random() * ((len(parts) + 1) // 2))
-            parts[at] = _hesitant(rng, parts[at], pick(rng, self._language.fillers), at == 0)
+            parts[at] = hesitant(rng, parts[at], pick(rng, self._language.fillers), at == 0)
             faults.append("filler")
         if random() < rates.no_punctuation_rate:
             bare = [strip_marks(part) for part in parts[::2]]
@@ -418,15 +393,6 @@ class Writer:
             faults.append("shout")
             text = text.upper()
         return text, "+".join(faults) or "none"
-
-
-def _hesitant(rng: Random, text: str, filler: str, first: bool) -> str:
-    """A literal between slots with a filler between two of its words, or before the first."""
-    words = text.split(" ")
-    # An empty word at an end is the space before or after a slot.
-    start = 0 if first else 1
-    words.insert(start + int(rng.random() * (len(words) - start)), filler)
-    return " ".join(words)
 
 
 def _fill(wording: Wording, values: dict[str, str]) -> str:

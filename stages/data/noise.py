@@ -1,4 +1,4 @@
-"""What thumbs and keyboards do to a message: slips, dropped diacritics, dropped punctuation."""
+"""What thumbs, keyboards and tongues do to a message: slips, dropped marks, hesitation."""
 
 from __future__ import annotations
 
@@ -65,3 +65,12 @@ def mistype(text: str, rng: Random, keep: frozenset[str] = frozenset()) -> str:
             words[at] = slipped
             return " ".join(words)
     return text
+
+
+def hesitant(rng: Random, text: str, filler: str, first: bool) -> str:
+    """A literal between slots with a filler between two of its words, or before the first."""
+    words = text.split(" ")
+    # An empty word at an end is the space before or after a slot.
+    start = 0 if first else 1
+    words.insert(start + int(rng.random() * (len(words) - start)), filler)
+    return " ".join(words)

@@ -52,8 +52,8 @@ def test_the_shipped_base_is_tuned_and_merged_on_gpus(gpus: int, tmp_path: Path)
         "max_steps": steps,
         "batch_rows": 16,
         "learning_rate": 4e-4,
-        "evaluation_rows": 48,
-        "parity_rows": 48,
+        "evaluation_rows": 96,
+        "parity_rows": 96,
     }
     manifest = _stage("train", params, {"base": base, "data": data}, tuned)
     metrics = manifest["metrics"]

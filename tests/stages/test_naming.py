@@ -12,12 +12,13 @@ import pytest
 import yaml
 
 import stages.data.names
-from stages.data.generate import LONGEST_KIND, Writer, generate
+from stages.data.generate import generate
 from stages.data.grammar import SLOTS, load
 from stages.data.names import Names, load_names
 from stages.data.naming import spoken
 from stages.data.products import SPLITS, Product, compose, name_words, shop_range
 from stages.data.rates import Rates
+from stages.data.story import LONGEST_KIND, retold
 
 FOLDER = Path(stages.data.names.__file__).with_name("names")
 LANGUAGES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
@@ -157,13 +158,11 @@ def test_kinds_are_phrases_without_a_number_each_of_one_kind(language: str) -> N
 
 def test_stories_are_told_of_others_and_the_request_stays() -> None:
     kinds = load("english").kinds
-    writer = Writer(load("english"), "train", Rates(swap_rate=1.0))
     told = ["my sister says we need ", "qp", " on Friday, please."]
-    heard = [writer._swapped(Random(seed), told, []) for seed in range(20)]
+    heard = [retold(Random(seed), told, kinds, 1.0, []) for seed in range(20)]
     for who, slot, when in heard:
         assert who.removesuffix(" says we need ") in kinds["my sister"]
         assert slot == "qp" and when.startswith(" ") and when.endswith(".")
         assert when.split(",")[0].strip() in kinds["on Friday"]
     assert len({who for who, _, _ in heard}) > 5
-    plain = Writer(load("english"), "train", Rates(swap_rate=0.0))
-    assert plain._swapped(Random(1), told, []) == told
+    assert retold(Random(1), told, kinds, 0.0, []) == told

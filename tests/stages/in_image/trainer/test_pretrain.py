@@ -1,0 +1,44 @@
+"""Pre-training: a model made deeper, and a training that is told when to end."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy
+import pytest
+import torch
+
+from stages.pretrain import loop, model
+from stages.pretrain.packing import ANSWER
+
+VOCABULARY = 64
+
+
+def _model(layers: int) -> Any:
+    torch.manual_seed(1)
+    return model.build(VOCABULARY, hidden=64, layers=layers)
+
+
+def test_a_grown_model_computes_the_same_and_can_learn_more() -> None:
+    small = _model(layers=2)
+    large = model.grow(small, layers=5)
+    tokens = torch.arange(24).reshape(2, 12)
+    with torch.no_grad():
+        torch.testing.assert_close(large(tokens).logits, small(tokens).logits)
+    large(input_ids=tokens, labels=tokens).loss.backward()
+    assert len(large.model.layers) == 5
+    assert all(layer.self_attn.o_proj.weight.grad.any() for layer in large.model.layers)
+    with pytest.raises(ValueError, match="5 layers"):
+        model.grow(large, layers=4)
+
+
+def test_training_ends_at_its_limit_and_reports_the_step() -> None:
+    ids = numpy.arange(32, dtype=numpy.uint16).reshape(2, 16)
+    documents = numpy.ones_like(ids, dtype=numpy.uint8)
+    batch = (ids, documents, documents * ANSWER)
+    points: list[dict[str, Any]] = []
+    for limit_sec in (0.0, None):
+        schedule = loop.Schedule(6, 1e-3, 1, 0.1, limit_sec=limit_sec)
+        loop.train(_model(2), itertools.repeat(batch), [batch], schedule, 2, points.append)
+    assert [point["step"] for point in points] == [2, 2, 4, 6]
