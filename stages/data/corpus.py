@@ -20,12 +20,14 @@ from stages.intent.prompt import ANSWER_CUE
 from stages.intent.rows import Row
 
 # What a text is: requests about one catalog, a list of names to find in it, or no request at all.
-_KINDS = Weighted({"requests": 78, "find": 17, "other": 5})
+_KINDS = Weighted({"requests": 74, "find": 21, "other": 5})
 # Of 100 texts of requests, how many have the task's own cue.
 TASK_PERCENT = 30
 # Of 100 requests, how many have a word nobody has seen before the product's name: the model learns
 # to copy, not to know names.
 INVENTED_PERCENT = 15
+# Of 100 names to find, how many stand in the middle of talk.
+TALK_PERCENT = 40
 MOST_REQUESTS = 8
 MOST_NAMES = 14
 
@@ -83,6 +85,8 @@ def _find(rng: Random, writer: Writer, catalog: Sequence[Product]) -> Parts:
         mention, kind = writer.mention(rng, catalog, target, quantity=2)
         if kind == "full":  # the easy form, half of all: one more draw
             mention, kind = writer.mention(rng, catalog, target, quantity=1)
+        if rng.random() * 100 < TALK_PERCENT:
+            mention = writer.talk(rng, mention)
         parts += [f"{given}{mention}\n", target.name]
         given = "\n"
     return tuple(parts)

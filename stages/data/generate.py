@@ -10,7 +10,7 @@ from random import Random
 from typing import Any
 
 from stages.data.draw import Weighted, pick
-from stages.data.grammar import NUMBER_SLOTS, Language, Wording, load
+from stages.data.grammar import NUMBER_SLOTS, Frame, Language, Wording, load
 from stages.data.names import load_names
 from stages.data.naming import plural, shorter, spoken
 from stages.data.noise import hesitant, mistype, strip_diacritics, strip_marks
@@ -118,9 +118,7 @@ class Writer:
         """A message about `target` and its answer."""
         random, language = rng.random, self._language
         action = ACTIONS[random() < 0.45]
-        groups, sums = self._frames[action]
-        frame = pick(rng, groups[bisect(sums, random() * sums[-1])])
-        wording = pick(rng, frame.wordings)
+        frame, wording = self._wording(rng, action)
         slots = wording[1::2]
 
         form, quantity = self._quantity(rng, slots)
@@ -159,6 +157,11 @@ class Writer:
             language.name,
             {"template": frame.id, "slice": slice_},
         )
+
+    def _wording(self, rng: Random, action: str) -> tuple[Frame, Wording]:
+        groups, sums = self._frames[action]
+        frame = pick(rng, groups[bisect(sums, rng.random() * sums[-1])])
+        return frame, pick(rng, frame.wordings)
 
     def _quantity(self, rng: Random, slots: Sequence[str]) -> tuple[str, int]:
         """How the quantity is given, and the quantity."""
@@ -297,6 +300,11 @@ class Writer:
             if slipped != text:
                 return slipped, "misspelt"
         return text, kind
+
+    def talk(self, rng: Random, mention: str) -> str:
+        """The mention between the beginning of one request and the end of another: no sense."""
+        before, after = (self._wording(rng, pick(rng, ACTIONS))[1] for _ in range(2))
+        return f"{before[0]}{mention}{after[-1]}"
 
     def _inflected(self, rng: Random, text: str, product: Product, quantity: int) -> str:
         """A mention with its noun in the plural or another form, where the noun ends it."""
