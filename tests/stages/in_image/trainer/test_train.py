@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,9 @@ from stages.runtime.hf import HFEngine
 from stages.train import backend, stage
 from stages.train.params import LINEAR_LAYERS, Params
 
+PLAIN = Rates(**{field.name: 0.0 for field in fields(Rates)})
 QUICK = Params(
-    max_steps=40,
+    max_steps=24,
     batch_rows=8,
     warmup_steps=2,
     log_steps=1,
@@ -47,8 +48,8 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for path in found.values():
         path.mkdir()
     run_base(BaseParams(source="shipped"), {}, found["base"])
-    for split, count in (("train", 96), ("validation", 16), ("test", 8)):
-        plain = generate(4, split, count, ("english",), (2, 8), Rates(spoken_rate=0, reason_rate=0))
+    for split, count in (("train", 160), ("validation", 16), ("test", 8)):
+        plain = generate(4, split, count, ("english",), (2, 8), PLAIN)
         rows = [_swapped(row).to_json() for row in plain]
         text = "".join(f"{row}\n" for row in rows)
         (found["data"] / f"{split}.jsonl").write_text(text, encoding="utf-8")
@@ -78,10 +79,10 @@ def test_it_learns_what_the_base_did_not_know(trained: tuple[Path, dict[str, Any
     losses, evaluated = _curve(out, "loss"), _curve(out, "eval_loss")
     assert len(losses) == metrics["steps"] == QUICK.max_steps
     assert losses[-1] < losses[0] / 2
-    assert max(evaluated) < losses[0] / 2 and len(evaluated) == QUICK.evaluations
+    assert evaluated[-1] < evaluated[0] and len(evaluated) == QUICK.evaluations
     assert metrics["final_eval_loss"] == evaluated[-1]
     assert metrics["exact_match"]["base"] <= 0.2
-    assert metrics["exact_match"]["merged"] >= metrics["exact_match"]["base"] + 0.2
+    assert metrics["exact_match"]["merged"] >= metrics["exact_match"]["base"] + 0.5
 
 
 def test_the_loss_is_of_the_answer_alone(inputs: dict[str, Path], tmp_path: Path) -> None:
