@@ -8,9 +8,7 @@ Outputs: `<Name>-<Encoding>.gguf` for F16 and each encoding, `imatrix.gguf` if o
 from __future__ import annotations
 
 import json
-import random
 import shutil
-import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,20 +16,18 @@ from typing import Any
 
 from stages.core.errors import InputError
 from stages.core.hostinfo import usable_cores
-from stages.gguf import naming, parity
+from stages.gguf import naming
 from stages.gguf.params import MIN_IMATRIX_ROWS, Params
 from stages.gguf.tools import CONVERTER, IMATRIX, QUANTIZE, run_tool
-from stages.intent.decode import Engine, constrained, prompt_tokens
+from stages.intent import parity
 from stages.intent.prompt import render
 from stages.intent.rows import Row, read_rows
-from stages.intent.trie import AnswerTrie
 from stages.runtime.folders import transformers_folder
 from stages.runtime.gguf_file import Header, read_header
 from stages.runtime.share import share_cores
 
 IMATRIX_FILE = "imatrix.gguf"
 _IMATRIX_CONTEXT_TOKENS = 512
-_REPORT_EVERY_SEC = 3.0
 
 
 def run(params: Params, inputs: Mapping[str, Path], out: Path) -> dict[str, Any]:
@@ -43,13 +39,15 @@ def run(params: Params, inputs: Mapping[str, Path], out: Path) -> dict[str, Any]
     """
     merged = transformers_folder(inputs["model"])
     train = read_rows(inputs["data"] / "train.jsonl")
-    held_out = _sample(read_rows(inputs["data"] / "validation.jsonl"), params.parity_rows, params)
+    held_out = parity.sample(
+        read_rows(inputs["data"] / "validation.jsonl"), params.parity_rows, params.seed
+    )
     threads = params.threads or usable_cores()
 
     f16 = _convert(params, merged, out)
     header = read_header(f16)
     size_label = str(header.metadata["general.size_label"])
-    calibration = _sample(train, params.imatrix_rows, params) if params.imatrix else []
+    calibration = parity.sample(train, params.imatrix_rows, params.seed) if params.imatrix else []
     if calibration:
         _make_imatrix(calibration, f16, header, threads)
     files = {"F16": f16}
@@ -66,13 +64,6 @@ def run(params: Params, inputs: Mapping[str, Path], out: Path) -> dict[str, Any]
         "parity": {record["name"]: record["exact"] for record in records},
         "imatrix_rows": len(calibration),
     }
-
-
-def _sample(rows: Sequence[Row], count: int, params: Params) -> list[Row]:
-    """A seeded choice of rows, kept in the order of their file."""
-    if len(rows) <= count:
-        return list(rows)
-    return [rows[i] for i in sorted(random.Random(params.seed).sample(range(len(rows)), count))]
 
 
 def _convert(params: Params, merged: Path, out: Path) -> Path:
@@ -152,7 +143,7 @@ def _check_parity(
     texts = [render(row.prompt) for row in tokenized] + [row.completion for row in tokenized]
     engine: Any = backend.merged_engine(merged, threads)
     expected_ids = [engine.encode(text) for text in texts]
-    reference = _answers("merged", engine, held_out)
+    reference = parity.answers("merged", engine, held_out)
     del engine
     baseline = parity.compare("merged", held_out, reference, reference)
     running, own_threads = share_cores(threads, len(files), files["F16"].stat().st_size)
@@ -160,7 +151,7 @@ def _check_parity(
     def check(encoding: str) -> parity.Parity:
         engine = backend.gguf_engine(files[encoding], own_threads)
         parity.check_tokens(files[encoding].name, texts, expected_ids, map(engine.encode, texts))
-        answers = _answers(encoding, engine, held_out)
+        answers = parity.answers(encoding, engine, held_out)
         engine.close()
         compared = parity.compare(encoding, held_out, reference, answers)
         agreed = compared.agreement["exact"]["value"]
@@ -176,22 +167,6 @@ def _check_parity(
     with ThreadPoolExecutor(running) as pool:
         compared = list(pool.map(check, files))
     return [one.to_record() for one in (baseline, *compared)]
-
-
-def _answers(name: str, engine: Engine, rows: Sequence[Row]) -> list[str]:
-    """The engine's answer to each row, as it is served: constrained to the catalog."""
-    answers, shown_sec = [], time.monotonic()
-    for number, row in enumerate(rows, 1):
-        prompt = prompt_tokens(engine, row.catalog, row.message)
-        try:
-            trie = AnswerTrie(engine.encode, row.catalog)
-        except ValueError as error:
-            raise InputError(f"the model cannot be decoded over a catalog: {error}") from error
-        answers.append(constrained(engine, trie, prompt).answer.to_json())
-        if time.monotonic() - shown_sec >= _REPORT_EVERY_SEC:
-            shown_sec = time.monotonic()
-            print(f"parity {name}: row {number}/{len(rows)}", flush=True)
-    return answers
 
 
 def _variant(encoding: str, path: Path) -> dict[str, Any]:

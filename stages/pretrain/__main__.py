@@ -72,7 +72,6 @@ def _parse() -> argparse.Namespace:
     trainer.add_argument("--warmup-steps", type=int, default=200)
     trainer.add_argument("--prompt-weight", type=float, default=0.1)
     trainer.add_argument("--disguised", type=float, default=0.4, help="share of renamed texts")
-    trainer.add_argument("--recut", type=float, default=0.3, help="share of texts cut anew")
     trainer.add_argument("--shard-texts", type=int, default=8_000)
     trainer.add_argument("--processes", type=int, default=max(1, _cores() - 2))
     trainer.add_argument("--report-every", type=int, default=100, help="steps")
@@ -116,7 +115,6 @@ def train(given: argparse.Namespace) -> None:
         given.width,
         given.tokenizer,
         given.disguised,
-        given.recut,
     )
     network = (
         model.grow(model.load(given.init), given.layers)

@@ -20,9 +20,6 @@ from stages.pretrain.tokenizer import BOS, EOS, PAD
 OPEN_LINES = 32
 """Lines being filled at once: enough that less than 1 % of a batch is padding."""
 
-DROPOUT = 0.1
-"""Share of merges left out in a text whose words are cut anew (Provilkov et al., 2020)."""
-
 NOTHING, PROMPT, ANSWER = 0, 1, 2
 
 
@@ -46,28 +43,17 @@ Encoded = tuple[list[int], list[int]]
 """Token ids of a text, `[BOS] given answer [EOS] given answer [EOS] ...`, and each one's role."""
 
 
-def encode(
-    processor: sentencepiece.SentencePieceProcessor, parts: Sequence[str], dropout: float = 0.0
-) -> Encoded:
+def encode(processor: sentencepiece.SentencePieceProcessor, parts: Sequence[str]) -> Encoded:
     """Tokenizes the parts of a text apart.
-
-    Args:
-        processor: the tokenizer.
-        parts: what is given and what answers it, in turn.
-        dropout: share of merges left out at random in what is given (BPE-dropout), so that a word
-            is read in several cuts and its pieces are known by their letters; answers have one.
 
     Returns:
         The ids, and for each whether it is `PROMPT` or `ANSWER`, EOS being the answer's.
     """
     ids, roles = [BOS], [PROMPT]
     for at, part in enumerate(parts):
+        pieces = processor.encode(part)
         if at % 2:
-            pieces = [*processor.encode(part), EOS]
-        elif dropout:
-            pieces = processor.encode(part, enable_sampling=True, alpha=dropout)
-        else:
-            pieces = processor.encode(part)
+            pieces.append(EOS)
         ids += pieces
         roles += [ANSWER if at % 2 else PROMPT] * len(pieces)
     return ids, roles
@@ -118,7 +104,6 @@ class Shard:
 
     Attributes:
         disguised: share of the texts whose goods are renamed.
-        recut: share of the texts whose words are cut by BPE-dropout.
     """
 
     seed: int
@@ -127,7 +112,6 @@ class Shard:
     width: int
     tokenizer: Path
     disguised: float
-    recut: float
 
 
 def make(shard: Shard) -> Packed:
@@ -139,14 +123,11 @@ def make(shard: Shard) -> Packed:
     rng = Random(seed)
     pieces = letter_pieces([processor.id_to_piece(i) for i in range(processor.vocab_size())])
 
-    def texts() -> Iterator[Encoded]:
+    def texts() -> Iterator[Sequence[str]]:
         for parts in corpus(seed, shard.texts):
-            if rng.random() < shard.disguised:
-                parts = disguise(parts, pieces, rng)
-            yield encode(processor, parts, DROPOUT if rng.random() < shard.recut else 0.0)
+            yield disguise(parts, pieces, rng) if rng.random() < shard.disguised else parts
 
-    sentencepiece.set_random_generator_seed(seed % 2**32)
-    return pack(texts(), shard.width)
+    return pack((encode(processor, parts) for parts in texts()), shard.width)
 
 
 def shard_seed(seed: int, number: int) -> int:

@@ -30,6 +30,18 @@ def _stage(name: str, params: dict[str, Any], inputs: dict[str, Path], out: Path
     return manifest
 
 
+def _swap_actions(path: Path) -> None:
+    """Makes "add" mean "remove" in a file of rows: what the base knows is wrong then."""
+    swapped = {"add": "remove", "remove": "add"}
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    for row in rows:
+        answer = json.loads(row["completion"])
+        answer["action"] = swapped[answer["action"]]
+        row["completion"] = json.dumps(answer, ensure_ascii=False)
+    text = "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows)
+    path.write_text(text, encoding="utf-8")
+
+
 def _gpu_counts() -> list[int]:
     """One, and where this host has more, all of them."""
     if shutil.which("nvidia-smi") is None:
@@ -39,11 +51,13 @@ def _gpu_counts() -> list[int]:
 
 
 @pytest.mark.parametrize("gpus", _gpu_counts())
-def test_the_shipped_base_is_tuned_and_merged_on_gpus(gpus: int, tmp_path: Path) -> None:
+def test_the_shipped_base_learns_what_it_did_not_know_on_gpus(gpus: int, tmp_path: Path) -> None:
     base, data, tuned = tmp_path / "base", tmp_path / "data", tmp_path / "train"
     _stage("base", {"source": "shipped"}, {}, base)
     rows = {"seed": 20250, "train_rows": 3000, "validation_rows": 300, "test_rows": 600}
     _stage("data", rows, {}, data)
+    for split in ("train", "validation"):
+        _swap_actions(data / f"{split}.jsonl")
     steps = 150 // gpus  # the same rows, however many share a step
     params = {
         "device": "cuda",
@@ -51,7 +65,7 @@ def test_the_shipped_base_is_tuned_and_merged_on_gpus(gpus: int, tmp_path: Path)
         "seed": 1,
         "max_steps": steps,
         "batch_rows": 16,
-        "learning_rate": 4e-4,
+        "learning_rate": 1e-3,
         "evaluation_rows": 96,
         "parity_rows": 96,
     }
@@ -59,8 +73,8 @@ def test_the_shipped_base_is_tuned_and_merged_on_gpus(gpus: int, tmp_path: Path)
     metrics = manifest["metrics"]
     assert metrics["device"] == "cuda" and metrics["steps"] == steps
     assert metrics["parity_agreement"]["product"] >= 0.95
-    assert metrics["exact_match"]["merged"] >= metrics["exact_match"]["base"] - 0.01
-    assert metrics["exact_match"]["merged"] >= 0.8
+    assert metrics["exact_match"]["base"] <= 0.1
+    assert metrics["exact_match"]["merged"] >= 0.7
     if folder := os.environ.get("CARTWRIGHT_RESULTS"):
         curve = json.loads((tuned / "learning_curve.json").read_text(encoding="utf-8"))
         kept = {key: manifest[key] for key in ("params", "metrics", "wall_sec", "host", "packages")}

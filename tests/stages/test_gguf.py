@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from stages.core.errors import InputError, MissingDependency, StageFailed
-from stages.gguf import naming, parity
+from stages.gguf import naming
 from stages.gguf.params import Params
 from stages.gguf.tools import run_tool
+from stages.intent import parity
 from stages.intent.rows import Answer, Row
 from stages.runtime.folders import gguf_models, transformers_folder
 from stages.runtime.gguf_file import read_header

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import random
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stages.core.errors import StageFailed
+from stages.core.errors import InputError, StageFailed
+from stages.intent.decode import Engine, constrained, prompt_tokens
 from stages.intent.metrics import FIELDS, Score, rate, score
 from stages.intent.rows import Row, parse_answer
+from stages.intent.trie import AnswerTrie
 
 _NAMED_ROWS = 20
+_REPORT_EVERY_SEC = 3.0
 _FIELDS = ("action", "product", "quantity")
 
 
@@ -45,6 +50,38 @@ class Parity:
             "lost_rows": list(self.lost),
             "gained_rows": list(self.gained),
         }
+
+
+def sample(rows: Sequence[Row], count: int, seed: int) -> list[Row]:
+    """A seeded choice of rows, kept in their order; all of them where there are no more."""
+    if len(rows) <= count:
+        return list(rows)
+    return [rows[i] for i in sorted(random.Random(seed).sample(range(len(rows)), count))]
+
+
+def answers(name: str, engine: Engine, rows: Sequence[Row]) -> list[str]:
+    """An engine's answer to each row, as it is served: constrained to the catalog.
+
+    Args:
+        name: of the model, for the lines of progress.
+        engine: the model.
+        rows: what to answer.
+
+    Raises:
+        InputError: the model's tokenizer makes no trie of a catalog.
+    """
+    given, shown_sec = [], time.monotonic()
+    for number, row in enumerate(rows, 1):
+        prompt = prompt_tokens(engine, row.catalog, row.message)
+        try:
+            trie = AnswerTrie(engine.encode, row.catalog)
+        except ValueError as error:
+            raise InputError(f"the model cannot be decoded over a catalog: {error}") from error
+        given.append(constrained(engine, trie, prompt).answer.to_json())
+        if time.monotonic() - shown_sec >= _REPORT_EVERY_SEC:
+            shown_sec = time.monotonic()
+            print(f"parity {name}: row {number}/{len(rows)}", flush=True)
+    return given
 
 
 def compare(
