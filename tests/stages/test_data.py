@@ -301,7 +301,7 @@ def test_corpus_is_of_train_and_speaks_more_than_the_task() -> None:
     found = [parts for parts in texts if "\n\nFind:\n" in parts[0]]
     for parts in found:
         assert set(parts[1::2]) <= set(parts[0].split("\n"))
-    assert 0.12 < len(found) / len(texts) < 0.22
+    assert 0.16 < len(found) / len(texts) < 0.26
     held = {f for s in ("validation", "test") for f in shop_range(s).families if len(f) > 9}
     for parts in texts:
         assert all(parts) and len(parts) % 2 == 0

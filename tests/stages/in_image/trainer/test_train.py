@@ -79,7 +79,7 @@ def test_it_learns_what_the_base_did_not_know(trained: tuple[Path, dict[str, Any
     losses, evaluated = _curve(out, "loss"), _curve(out, "eval_loss")
     assert len(losses) == metrics["steps"] == QUICK.max_steps
     assert losses[-1] < losses[0] / 2
-    assert evaluated[-1] < evaluated[0] and len(evaluated) == QUICK.evaluations
+    assert evaluated[-1] < losses[0] / 2 and len(evaluated) == QUICK.evaluations
     assert metrics["final_eval_loss"] == evaluated[-1]
     assert metrics["exact_match"]["base"] <= 0.2
     assert metrics["exact_match"]["merged"] >= metrics["exact_match"]["base"] + 0.5
