@@ -7,11 +7,13 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from stages.data.rates import Rates
 from tests.commands import ROOT
 
 pytestmark = pytest.mark.gpu
@@ -54,11 +56,13 @@ def _gpu_counts() -> list[int]:
 def test_the_shipped_base_learns_what_it_did_not_know_on_gpus(gpus: int, tmp_path: Path) -> None:
     base, data, tuned = tmp_path / "base", tmp_path / "data", tmp_path / "train"
     _stage("base", {"source": "shipped"}, {}, base)
-    rows = {"seed": 20250, "train_rows": 3000, "validation_rows": 300, "test_rows": 600}
-    _stage("data", rows, {}, data)
+    plain = {field.name: 0.0 for field in fields(Rates)}
+    rows = {"seed": 20250, "train_rows": 4000, "validation_rows": 300, "test_rows": 600}
+    shops = {"languages": ["english"], "min_catalog_lines": 2, "max_catalog_lines": 8}
+    _stage("data", rows | shops | plain, {}, data)
     for split in ("train", "validation"):
         _swap_actions(data / f"{split}.jsonl")
-    steps = 150 // gpus  # the same rows, however many share a step
+    steps = 240 // gpus  # the same rows, however many share a step
     params = {
         "device": "cuda",
         "processes": gpus,
