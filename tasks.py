@@ -153,7 +153,7 @@ def demo(_context: Context) -> None:
     """From nothing to a measured model on the CPU: images, data, training, GGUF, bench, report."""
     from stages.host import inspection
 
-    _run(Request(profile="demo", device="cpu"), as_json=False)
+    _run(Request(profile="demo", until="report", device="cpu"), as_json=False)
     print(f"\nReport:      {inspection.find('report', 'demo') / 'report.html'}")
     print("Serve it:    invoke serve --profile demo")
     print('Ask it once: invoke predict --item "Milk (1 l)" --item "Bread" --message "two milks"')

@@ -10,16 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from stages.core.errors import InputError
+from stages.runtime.folders import PICKLE_SUFFIXES, TOKENIZER_FILES
 
 ARCHITECTURE = "LlamaForCausalLM"
-PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
-TOKENIZER_FILES = (
-    "tokenizer.model",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-)
 MODEL_FILES = (
     "config.json",
     "generation_config.json",

@@ -7,6 +7,18 @@ from pathlib import Path
 from stages.core.errors import InputError
 from stages.runtime.gguf_file import read_header
 
+TOKENIZER_FILES = (
+    "tokenizer.model",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+)
+"""What stays as it is from base to served model, byte for byte."""
+
+PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
+"""Weights that can run code when they are loaded."""
+
 
 def transformers_folder(path: Path) -> Path:
     """The folder with `config.json`: a train artifact's `merged/`, or the folder itself.

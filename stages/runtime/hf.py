@@ -23,6 +23,22 @@ def use_all_cores() -> int:
     return cores
 
 
+def choose_device(wanted: str) -> str:
+    """The device that `auto`, `cpu` or `cuda` means here, `cpu` or `cuda`.
+
+    Raises:
+        InputError: a GPU is wanted, by name or by a torch that is built for one, and none is there.
+    """
+    if wanted == "cpu" or (wanted == "auto" and torch.version.cuda is None):
+        return "cpu"
+    if not torch.cuda.is_available():
+        raise InputError(
+            f"device is {wanted} and torch {torch.__version__} sees no GPU: start the container "
+            "with one, or set device: cpu"
+        )
+    return "cuda"
+
+
 class HFEngine:
     """One sequence on a transformers causal language model, its key-value cache kept.
 

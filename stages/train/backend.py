@@ -42,24 +42,6 @@ def isolate(scratch: Path) -> None:
     )
 
 
-def choose_device(wanted: str) -> str:
-    """The device to train on, `cpu` or `cuda`.
-
-    Raises:
-        InputError: a GPU is wanted, by name or by a torch that is built for one, and none is there.
-    """
-    import torch
-
-    if wanted == "cpu" or (wanted == "auto" and torch.version.cuda is None):
-        return "cpu"
-    if not torch.cuda.is_available():
-        raise InputError(
-            f"device is {wanted} and torch {torch.__version__} sees no GPU: start the container "
-            "with one, or set device: cpu"
-        )
-    return "cuda"
-
-
 @dataclass(frozen=True)
 class Job:
     """All that a training process needs.
@@ -85,6 +67,8 @@ def make_job(params: Params, base: Path, data: Path, adapter: Path, scratch: Pat
     Raises:
         InputError: a row cannot be read or is too long, or the GPU that is asked for is missing.
     """
+    from stages.runtime.hf import choose_device
+
     device = choose_device(params.device)
     validation = read_rows(data / "validation.jsonl")[: params.evaluation_rows]
     encoded = [

@@ -10,21 +10,12 @@ from typing import Any
 
 from stages.core.errors import InputError
 from stages.intent.rows import read_rows
+from stages.runtime.folders import TOKENIZER_FILES
 from stages.train import parity
 from stages.train.params import Params
 
 ADAPTER, MERGED, CURVE = "adapter", "merged", "learning_curve.json"
 SCRATCH = ".scratch"
-# What stays as it is from base to served model, byte for byte.
-CARRIED = (
-    "config.json",
-    "generation_config.json",
-    "tokenizer.model",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-)
 
 
 def run(params: Params, inputs: Mapping[str, Path], out: Path) -> dict[str, Any]:
@@ -51,7 +42,7 @@ def run(params: Params, inputs: Mapping[str, Path], out: Path) -> dict[str, Any]
     merged = out / MERGED
     merged.mkdir()
     backend.merge(base, out / ADAPTER, merged)
-    for name in CARRIED:
+    for name in ("config.json", "generation_config.json", *TOKENIZER_FILES):
         if (base / name).is_file():
             shutil.copyfile(base / name, merged / name)
 

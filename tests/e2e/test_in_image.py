@@ -12,6 +12,7 @@ from tests.commands import ROOT, one_artifact
 
 SUITES = {
     "trainer-cpu": "trainer",
+    "quantizer-cpu": "quantizer",
     "converter": "converter",
     "bench": "bench",
     "serve": "serve",

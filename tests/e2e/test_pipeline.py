@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.commands import ROOT, one_artifact, run_invoke
 
-STAGES = ("data", "base", "train", "gguf", "bench-cpu", "report")
+STAGES = ("data", "base", "train", "gguf", "gptq", "bench-cpu", "report")
 
 
 def test_every_stage_left_one_complete_artifact(tiny: Path) -> None:
@@ -59,6 +59,7 @@ def test_only_what_depends_on_a_change_runs_again(tiny: Path) -> None:
         "base": "fresh",
         "train": "fresh",
         "gguf": "stale",
+        "gptq": "fresh",
         "bench-cpu": "waiting",
         "report": "waiting",
     }

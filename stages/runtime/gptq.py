@@ -1,0 +1,82 @@
+"""Checkpoints of GPTQModel: refused where they are unsound, loaded on the kernel asked for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from stages.core.errors import InputError
+from stages.runtime.folders import PICKLE_SUFFIXES
+from stages.runtime.hf import HFEngine, load_tokenizer
+
+METHODS = ("gptq", "awq")
+
+
+def check(folder: Path) -> dict[str, Any]:
+    """Checks a quantized model folder without loading it.
+
+    Returns:
+        Its `quantization_config`.
+
+    Raises:
+        InputError: it has pickle weights, no or damaged safetensors, or is not quantized by one of
+            `METHODS`.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder / 'config.json'} cannot be read: {error}") from error
+    for path in sorted(folder.iterdir()):
+        if path.suffix in PICKLE_SUFFIXES:
+            raise InputError(f"{path}: pickle weights can run code when loaded; use safetensors")
+    quantization = config.get("quantization_config")
+    if not isinstance(quantization, dict) or quantization.get("quant_method") not in METHODS:
+        raise InputError(
+            f"{folder} is no quantized model: its config names no {' or '.join(METHODS)}"
+        )
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights:
+        raise InputError(f"{folder} has no safetensors weights")
+    for path in weights:
+        try:
+            with safe_open(path, "pt") as file:
+                names = list(file.keys())
+        except (OSError, SafetensorError) as error:
+            raise InputError(f"{path} is damaged: {error}; make or fetch it again") from error
+        if not names:
+            raise InputError(f"{path} holds no tensors")
+    return quantization
+
+
+def load(folder: Path, *, kernel: str, device: str) -> HFEngine:
+    """Loads a checkpoint on one kernel, and on no other.
+
+    Args:
+        folder: a checkpoint of the gptq stage, or another of the same layout.
+        kernel: GPTQModel's name for it without the method: `torch`, `marlin`, `exllama_v2`,
+            `triton`, ...
+        device: `cpu`, `cuda` or `cuda:<index>`.
+
+    Raises:
+        InputError: the checkpoint is unsound, or the kernel is unknown or cannot take it.
+    """
+    import torch
+
+    quantization = check(folder)
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise InputError(f"device is {device} but no GPU is visible here: use device cpu")
+    from gptqmodel import BACKEND, GPTQModel
+
+    name = f"{quantization['quant_method']}_{kernel}".upper()
+    if name not in BACKEND.__members__:
+        raise InputError(f"{kernel} is no kernel of {quantization['quant_method']}")
+    try:
+        loaded = GPTQModel.load(
+            str(folder), device=device, backend=BACKEND[name], trust_remote_code=False
+        )
+    except (NotImplementedError, ValueError, ImportError) as error:
+        raise InputError(f"the kernel {kernel} cannot take {folder}: {error}") from error
+    return HFEngine(loaded.model, load_tokenizer(folder))
