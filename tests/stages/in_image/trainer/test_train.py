@@ -27,7 +27,7 @@ from stages.train.params import LINEAR_LAYERS, Params
 
 PLAIN = Rates(**{field.name: 0.0 for field in fields(Rates)})
 QUICK = Params(
-    max_steps=24,
+    max_steps=40,
     batch_rows=8,
     warmup_steps=2,
     log_steps=1,
