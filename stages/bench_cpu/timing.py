@@ -12,12 +12,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
-from stages.bench_cpu import figures
 from stages.bench_cpu.dataset import cycle
 from stages.bench_cpu.params import Params
 from stages.bench_cpu.process import Worker
 from stages.bench_cpu.quality import Record
 from stages.bench_cpu.variants import LLAMA_CPP, Variant
+from stages.core import figures
 from stages.core.hostinfo import memory_limit_bytes
 from stages.intent.rows import Row
 

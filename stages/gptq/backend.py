@@ -17,6 +17,8 @@ from stages.intent.prompt import render
 from stages.intent.rows import Row
 
 LOG = "gptqmodel.log"
+_errors: list[BaseException] = []
+"""What went wrong in the library's threads."""
 
 
 def isolate(scratch: Path) -> None:
@@ -31,13 +33,16 @@ def isolate(scratch: Path) -> None:
         HF_HUB_DISABLE_PROGRESS_BARS="1",
         TOKENIZERS_PARALLELISM="false",
         GPTQMODEL_DISABLE_GIL_WARNING="1",
-        # Its plain torch kernel would be compiled, and the image has no compiler.
-        TORCHDYNAMO_DISABLE="1",
         # With one worker, as on two cores, it ends with "parent 'cpu' only has 1".
         GPTQMODEL_CPU_WORKERS=str(max(2, usable_cores())),
     )
     with _quiet(scratch / LOG):
-        import gptqmodel  # noqa: F401
+        from gptqmodel.looper import loop_processor
+        from gptqmodel.utils import threadx
+    # Else it makes a folder `logs` where the process runs, and that may be read-only.
+    loop_processor._PROJECT_LOG_DIR = scratch / "logs"
+    # Else an error in one of its threads ends the process at once, with nothing said or cleaned.
+    threadx._DeviceWorker._abort_process = lambda _worker, error: _errors.append(error)
 
 
 def choose_device(wanted: str) -> str:
@@ -70,31 +75,37 @@ def quantize(
         "offload_to_disk": False,
     }
     if params.method == "gptq":
-        config = GPTQConfig(
-            **usual,
-            desc_act=params.desc_act,
-            damp_percent=params.damp_percent,
-            sym=params.symmetric,
-        )
-        packing = BACKEND.GPTQ_TORCH
+        kind, packing = GPTQConfig, BACKEND.GPTQ_TORCH
+        usual |= {
+            "desc_act": params.desc_act,
+            "act_group_aware": not params.desc_act,
+            "damp_percent": params.damp_percent,
+            "sym": params.symmetric,
+        }
     else:
-        config = AWQConfig(**usual, sym=False)
-        packing = BACKEND.AWQ_TORCH
+        kind, packing = AWQConfig, BACKEND.AWQ_TORCH
+        usual |= {"sym": False}
+    rows = [_tokens(tokenizer, row) for row in calibration]
+    _errors.clear()
     with _quiet(folder.parent / ".scratch" / LOG) as shown:
-        model = GPTQModel.load(str(merged), config, trust_remote_code=False)
-        layers = model.model.config.num_hidden_layers
 
         def finished(layer_idx: int, submodule_finalized: bool) -> None:
             if submodule_finalized:
                 print(f"layer {layer_idx + 1}/{layers}", file=shown, flush=True)
 
-        model.layer_callback = finished
-        rows = [_tokens(tokenizer, row) for row in calibration]
         try:
+            model = GPTQModel.load(str(merged), kind(**usual), trust_remote_code=False)
+            layers = model.model.config.num_hidden_layers
+            model.layer_callback = finished
             model.quantize(rows, batch_size=params.batch_rows, backend=packing)
-        except RuntimeError as error:
-            raise StageFailed(f"GPTQModel could not quantize the model: {error}") from error
-        model.save(str(folder))
+            model.save(str(folder))
+            if _errors:
+                raise _errors[0]
+        except OSError:  # a full disk, for one, has a sentence of its own
+            raise
+        except Exception as error:
+            said = " ".join(f"{type(error).__name__} {error}".split())
+            raise StageFailed(f"GPTQModel could not quantize the model: {said}") from error
     # It has wall times: the same inputs would not give the same bytes.
     (folder / "quant_log.csv").unlink(missing_ok=True)
 

@@ -1,7 +1,7 @@
 """Quantizes the merged model for GPUs by GPTQ or AWQ, and holds the checkpoint against it.
 
-Outputs: `checkpoint/`, which transformers, GPTQModel and vLLM load, and `parity.json` (the rows
-used and, for both models, what `parity.Parity.to_record` gives).
+Outputs: `checkpoint/`, in the layout that transformers, GPTQModel and vLLM read, and `parity.json`
+(the rows used and, for both models, what `parity.Parity.to_record` gives).
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from stages.runtime.folders import TOKENIZER_FILES, transformers_folder
 
 CHECKPOINT = "checkpoint"
 SCRATCH = ".scratch"
+AWQ_WIDTH = 64
+"""What GPTQModel's AWQ needs every width of a layer to be a multiple of."""
 _NAMED_ROWS = 5
 
 
@@ -32,7 +34,7 @@ def run(params: Params, inputs: Mapping[str, Path], out: Path) -> dict[str, Any]
         StageFailed: the parity gate.
     """
     merged, data = transformers_folder(inputs["model"]), inputs["data"]
-    _check_groups(merged, params.group_size)
+    _check_widths(merged, params)
     calibration = parity.sample(
         read_rows(data / "train.jsonl"), params.calibration_rows, params.seed
     )
@@ -64,6 +66,7 @@ def run(params: Params, inputs: Mapping[str, Path], out: Path) -> dict[str, Any]
     texts = [render(row.prompt) for row in held_out]
     expected_ids = [engine.encode(text) for text in texts]
     reference = parity.answers("merged", engine, held_out)
+    del engine
     engine = backend.quantized_engine(checkpoint, device)
     parity.check_tokens(CHECKPOINT, texts, expected_ids, map(engine.encode, texts))
     baseline = parity.compare("merged", held_out, reference, reference)
@@ -90,14 +93,28 @@ def run(params: Params, inputs: Mapping[str, Path], out: Path) -> dict[str, Any]
     }
 
 
-def _check_groups(merged: Path, group_size: int) -> None:
-    """Refuses a group size that does not divide what a layer of the model takes in."""
+def _check_widths(merged: Path, params: Params) -> None:
+    """Refuses a group size that does not divide what a layer takes in, and AWQ on odd widths."""
     config = json.loads((merged / "config.json").read_text(encoding="utf-8"))
-    for name in ("hidden_size", "intermediate_size"):
-        if config[name] % group_size:
+    heads = config["num_attention_heads"]
+    head_width = config.get("head_dim") or config["hidden_size"] // heads
+    widths = {
+        "hidden_size": config["hidden_size"],
+        "intermediate_size": config["intermediate_size"],
+        "attention width": heads * head_width,
+    }
+    for name, width in widths.items():
+        if width % params.group_size:
             raise InputError(
-                f"group_size {group_size} does not divide the model's {name} of {config[name]}: "
+                f"group_size {params.group_size} does not divide the model's {name} of {width}: "
                 "set gptq.group_size to a smaller one"
+            )
+    widths["key width"] = (config.get("num_key_value_heads") or heads) * head_width
+    for name, width in widths.items():
+        if params.method == "awq" and width % AWQ_WIDTH:
+            raise InputError(
+                f"the model's {name} of {width} is no multiple of {AWQ_WIDTH}, which AWQ needs: "
+                "set gptq.method to gptq"
             )
 
 

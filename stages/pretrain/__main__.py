@@ -61,6 +61,9 @@ def _parse() -> argparse.Namespace:
     trainer.add_argument("--tokenizer", type=Path, required=True, help="a model folder")
     trainer.add_argument("--out", type=Path, required=True)
     trainer.add_argument("--init", type=Path, help="go on from the weights of this model folder")
+    trainer.add_argument(
+        "--llama-1b", action="store_true", help="widen --init to the shape of Llama 3.2 1B"
+    )
     trainer.add_argument("--first-shard", type=int, default=0, help="go on where it stopped")
     trainer.add_argument("--steps", type=int, default=9_000)
     trainer.add_argument("--limit-sec", type=float, help="stop after so long")
@@ -116,11 +119,14 @@ def train(given: argparse.Namespace) -> None:
         given.tokenizer,
         given.disguised,
     )
-    network = (
-        model.grow(model.load(given.init), given.layers)
-        if given.init
-        else model.build(tokenizer.load(given.tokenizer).vocab_size(), given.hidden, given.layers)
-    )
+    if given.init:
+        network = model.load(given.init)
+        if given.llama_1b:
+            network = model.widen(network, model.llama_1b())
+        network = model.grow(network, given.layers)
+    else:
+        vocabulary = tokenizer.load(given.tokenizer).vocab_size()
+        network = model.build(vocabulary, given.hidden, given.layers)
     on_gpu = given.device == "cuda"
     network.set_attn_implementation("flex_attention" if on_gpu else "sdpa")
     network.to(given.device)
@@ -151,7 +157,7 @@ def train(given: argparse.Namespace) -> None:
         shutil.copyfile(given.tokenizer / name, given.out / name)
     model.save(network, given.out)
     manifest = {
-        "name": "cartwright-7m",
+        "name": "cartwright-1b" if given.llama_1b else "cartwright-7m",
         "command": shlex.join(["python", "-m", "stages.pretrain", *sys.argv[1:]]),
         "data_seed": given.data_seed,
         "git_commit": given.commit or _git_commit(),

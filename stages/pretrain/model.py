@@ -34,6 +34,18 @@ def build(vocabulary: int, hidden: int = 256, layers: int = 8) -> LlamaForCausal
     return LlamaForCausalLM(config)
 
 
+def llama_1b() -> LlamaConfig:
+    """Widths of Llama 3.2 1B: 1.24 B parameters with its 16 layers."""
+    return LlamaConfig(
+        vocab_size=128_256,
+        hidden_size=2048,
+        intermediate_size=8192,
+        num_attention_heads=32,
+        num_key_value_heads=8,
+        head_dim=64,
+    )
+
+
 def load(folder: Path) -> LlamaForCausalLM:
     """The model of a folder in float32, to be trained on."""
     return LlamaForCausalLM.from_pretrained(
@@ -65,6 +77,92 @@ def grow(model: LlamaForCausalLM, layers: int) -> LlamaForCausalLM:
             torch.nn.init.zeros_(layer.mlp.down_proj.weight)
         previous = source
     return grown
+
+
+def widen(model: LlamaForCausalLM, shape: LlamaConfig) -> LlamaForCausalLM:
+    """A wider copy with as many layers that computes the same, but for the order of additions.
+
+    The old model lives in the first dimensions of the new one. What the new ones read is random,
+    what they write is zero, so that they can learn.
+
+    Args:
+        model: the old model.
+        shape: widths of the new one: hidden, intermediate, heads, key heads, a head's, vocabulary.
+
+    Raises:
+        ValueError: a width of the shape is smaller, or heads are not a multiple as wide.
+    """
+    old = model.config
+    names = ("hidden_size", "intermediate_size", "num_key_value_heads", "head_dim", "vocab_size")
+    group, old_group = (c.num_attention_heads // c.num_key_value_heads for c in (shape, old))
+    if (
+        any(getattr(shape, name) < getattr(old, name) for name in names)
+        or group < old_group
+        or shape.head_dim % old.head_dim
+    ):
+        raise ValueError("the new shape must be wider all over, its heads by a whole multiple")
+    widths = {name: getattr(shape, name) for name in (*names, "num_attention_heads")}
+    share = old.hidden_size / shape.hidden_size
+    config = LlamaConfig.from_dict(
+        old.to_dict() | widths | {"rms_norm_eps": old.rms_norm_eps * share}
+    )
+    wide = LlamaForCausalLM(config)
+    times = config.head_dim // old.head_dim
+    half = torch.arange(old.head_dim // 2)
+    # A rotated pair keeps its frequency.
+    rotated = torch.cat([half * times, half * times + config.head_dim // 2])
+    heads = torch.arange(old.num_attention_heads)
+    places = heads // old_group * group + heads % old_group
+    queries = _rows(places, rotated, config.head_dim)
+    keys = _rows(torch.arange(old.num_key_value_heads), rotated, config.head_dim)
+    values = _rows(
+        torch.arange(old.num_key_value_heads), torch.arange(old.head_dim), config.head_dim
+    )
+    mixed = _rows(places, torch.arange(old.head_dim), config.head_dim)
+    stream, neurons = torch.arange(old.hidden_size), torch.arange(old.intermediate_size)
+    # A norm's mean is over more dimensions now, and most are zero.
+    norm = share**0.5
+    with torch.no_grad():
+        wide.model.embed_tokens.weight.zero_()
+        wide.model.embed_tokens.weight[: old.vocab_size, stream] = model.model.embed_tokens.weight
+        wide.model.norm.weight[stream] = model.model.norm.weight * norm
+        wide.model.norm.weight[old.hidden_size :] = norm
+        for new, one in zip(wide.model.layers, model.model.layers, strict=True):
+            for name in ("input_layernorm", "post_attention_layernorm"):
+                getattr(new, name).weight.fill_(norm)
+                getattr(new, name).weight[stream] = getattr(one, name).weight * norm
+            attention, before = new.self_attn, one.self_attn
+            sharper = (config.head_dim / old.head_dim) ** 0.5
+            attention.k_proj.weight[_all_of(keys, config.head_dim)] = 0
+            _put(attention.q_proj, before.q_proj.weight * sharper, queries, stream)
+            _put(attention.k_proj, before.k_proj.weight, keys, stream)
+            _put(attention.v_proj, before.v_proj.weight, values, stream)
+            _put(new.mlp.gate_proj, one.mlp.gate_proj.weight, neurons, stream)
+            _put(new.mlp.up_proj, one.mlp.up_proj.weight, neurons, stream)
+            for layer, weight, columns in (
+                (attention.o_proj, before.o_proj.weight, mixed),
+                (new.mlp.down_proj, one.mlp.down_proj.weight, neurons),
+            ):
+                layer.weight.zero_()
+                _put(layer, weight, stream, columns)
+    return wide
+
+
+def _rows(heads: torch.Tensor, dims: torch.Tensor, head_width: int) -> torch.Tensor:
+    """Rows of a projection that hold some dimensions of some heads."""
+    return (heads[:, None] * head_width + dims[None, :]).reshape(-1)
+
+
+def _all_of(rows: torch.Tensor, head_width: int) -> torch.Tensor:
+    """All rows of the heads that some rows belong to."""
+    heads = torch.unique(rows // head_width)
+    return _rows(heads, torch.arange(head_width), head_width)
+
+
+def _put(
+    layer: torch.nn.Linear, weight: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor
+) -> None:
+    layer.weight[rows[:, None], columns[None, :]] = weight
 
 
 def save(model: LlamaForCausalLM, folder: Path) -> None:

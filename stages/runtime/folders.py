@@ -21,15 +21,19 @@ PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 
 
 def transformers_folder(path: Path) -> Path:
-    """The folder with `config.json`: a train artifact's `merged/`, or the folder itself.
+    """The folder with `config.json`.
+
+    It is a train artifact's `merged/`, a gptq artifact's `checkpoint/`, or the folder itself.
 
     Raises:
-        InputError: neither holds a model.
+        InputError: none of them holds a model.
     """
-    for folder in (path / "merged", path):
+    for folder in (path / "merged", path / "checkpoint", path):
         if (folder / "config.json").is_file():
             return folder
-    raise InputError(f"{path} holds no model: there is no config.json in it or in its merged/")
+    raise InputError(
+        f"{path} holds no model: there is no config.json in it, in its merged/ or checkpoint/"
+    )
 
 
 def gguf_models(path: Path) -> list[Path]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +35,7 @@ def check(folder: Path) -> dict[str, Any]:
     for path in sorted(folder.iterdir()):
         if path.suffix in PICKLE_SUFFIXES:
             raise InputError(f"{path}: pickle weights can run code when loaded; use safetensors")
-    quantization = config.get("quantization_config")
+    quantization = config.get("quantization_config") if isinstance(config, dict) else None
     if not isinstance(quantization, dict) or quantization.get("quant_method") not in METHODS:
         raise InputError(
             f"{folder} is no quantized model: its config names no {' or '.join(METHODS)}"
@@ -74,9 +77,25 @@ def load(folder: Path, *, kernel: str, device: str) -> HFEngine:
     if name not in BACKEND.__members__:
         raise InputError(f"{kernel} is no kernel of {quantization['quant_method']}")
     try:
-        loaded = GPTQModel.load(
-            str(folder), device=device, backend=BACKEND[name], trust_remote_code=False
-        )
+        with _uncompiled():
+            loaded = GPTQModel.load(
+                str(folder), device=device, backend=BACKEND[name], trust_remote_code=False
+            )
     except (NotImplementedError, ValueError, ImportError) as error:
-        raise InputError(f"the kernel {kernel} cannot take {folder}: {error}") from error
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"the kernel {kernel} cannot take {folder}: {reason}") from error
     return HFEngine(loaded.model, load_tokenizer(folder))
+
+
+@contextlib.contextmanager
+def _uncompiled() -> Iterator[None]:
+    """Keeps torch from compiling the plain kernels: an image need not have a C++ compiler."""
+    name = "TORCHDYNAMO_DISABLE"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        del os.environ[name]
+        if before is not None:
+            os.environ[name] = before

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, DynamicCache
 from transformers.utils.logging import disable_progress_bar
 
 from stages.core.errors import InputError
@@ -155,6 +155,31 @@ class HFEngine:
                 end = generated.index(self.eos_id) if self.eos_id in generated else len(generated)
                 answers[i] = generated[:end]
         return answers
+
+
+def load_nf4(folder: Path, *, compute_dtype: str, dtype: str, device: str | int) -> Any:
+    """A model folder's weights in NF4 with double quantization, by bitsandbytes.
+
+    Args:
+        folder: as for `HFEngine.load`.
+        compute_dtype: dtype in which the quantized layers compute.
+        dtype: dtype of all else.
+        device: `cpu`, `cuda` or a GPU's index.
+    """
+    return AutoModelForCausalLM.from_pretrained(
+        folder,
+        quantization_config=BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=DTYPES[compute_dtype],
+        ),
+        dtype=DTYPES[dtype],
+        device_map={"": device},
+        local_files_only=True,
+        trust_remote_code=False,
+        use_safetensors=True,
+    )
 
 
 def load_tokenizer(folder: Path) -> Any:

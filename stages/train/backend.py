@@ -194,27 +194,18 @@ def train(job: Job) -> list[dict[str, Any]]:
 
 def load_nf4(job: Job) -> Any:
     """The base in NF4 with double quantization, on this process's device."""
-    import torch
     from accelerate import PartialState
     from bitsandbytes.nn import Linear4bit
-    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-    from stages.runtime.hf import DTYPES
+    from stages.runtime import hf
 
+    compute_dtype = job.params.compute_dtype
     index = PartialState(cpu=job.device == "cpu").local_process_index
-    model = AutoModelForCausalLM.from_pretrained(
+    model = hf.load_nf4(
         job.base,
-        quantization_config=BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=DTYPES[job.params.compute_dtype],
-        ),
-        dtype=torch.float32 if job.device == "cpu" else DTYPES[job.params.compute_dtype],
-        device_map={"": index if job.device == "cuda" else "cpu"},
-        local_files_only=True,
-        trust_remote_code=False,
-        use_safetensors=True,
+        compute_dtype=compute_dtype,
+        dtype="float32" if job.device == "cpu" else compute_dtype,
+        device=index if job.device == "cuda" else "cpu",
     )
     for module in model.modules():
         if isinstance(module, Linear4bit):

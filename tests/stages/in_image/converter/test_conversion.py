@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from stages.bench_cpu.dataset import SAMPLE
 from stages.core.errors import InputError, StageFailed
@@ -23,8 +22,8 @@ from stages.intent.trie import AnswerTrie
 from stages.runtime.gguf_file import read_header
 from stages.runtime.hf import HFEngine
 from stages.runtime.llama import LlamaEngine
+from tests.stages.in_image.small_model import write_inputs
 
-TOKENIZER = Path("stages/base/shipped")
 ENCODINGS = ("Q8_0", "Q4_K_M", "Q2_K")
 # A random model's answers hang by a hair: only that they are made and compared is tested here.
 FORGIVING = {"max_drop": 1.0, "min_f16_agreement": 0.0, "parity_rows": 4, "imatrix_rows": 24}
@@ -33,28 +32,9 @@ FORGIVING = {"max_drop": 1.0, "min_f16_agreement": 0.0, "parity_rows": 4, "imatr
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A train artifact's `merged/` and a data folder."""
+    rows = read_rows(SAMPLE)
     folder = tmp_path_factory.mktemp("inputs")
-    merged, data = folder / "model" / "merged", folder / "data"
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=4096,
-        hidden_size=256,
-        intermediate_size=768,
-        num_hidden_layers=2,
-        num_attention_heads=8,
-        num_key_value_heads=4,
-        max_position_embeddings=2048,
-        tie_word_embeddings=True,
-        bos_token_id=1,
-        eos_token_id=2,
-    )
-    LlamaForCausalLM(config).save_pretrained(merged)
-    for file in TOKENIZER.glob("*token*"):
-        shutil.copy(file, merged)
-    data.mkdir()
-    for name in ("train", "validation"):
-        shutil.copy(SAMPLE, data / f"{name}.jsonl")
-    return {"model": folder / "model", "data": data}
+    return write_inputs(folder, {"train": rows, "validation": rows})
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ from typing import Any
 import numpy
 import pytest
 import torch
+from transformers import LlamaConfig
 
 from stages.pretrain import loop, model
 from stages.pretrain.packing import ANSWER
@@ -31,6 +32,35 @@ def test_a_grown_model_computes_the_same_and_can_learn_more() -> None:
     assert all(layer.self_attn.o_proj.weight.grad.any() for layer in large.model.layers)
     with pytest.raises(ValueError, match="5 layers"):
         model.grow(large, layers=4)
+
+
+def test_a_widened_model_computes_the_same_and_all_of_it_can_learn() -> None:
+    torch.manual_seed(0)
+    small = model.build(VOCABULARY, hidden=128, layers=2)
+    shape = LlamaConfig(
+        vocab_size=3 * VOCABULARY + 8,
+        hidden_size=512,
+        intermediate_size=768,
+        num_attention_heads=16,
+        num_key_value_heads=4,
+        head_dim=64,
+    )
+    large = model.widen(small, shape)
+    tokens = torch.arange(24).reshape(2, 12)
+    with torch.no_grad():
+        same = large(tokens).logits[..., :VOCABULARY]
+        torch.testing.assert_close(same, small(tokens).logits, atol=1e-4, rtol=1e-4)
+    optimizer = torch.optim.SGD(large.parameters(), lr=0.1)
+    for _ in range(2):
+        large(input_ids=tokens, labels=tokens).loss.backward()
+        optimizer.step()
+    attention, mlp = large.model.layers[0].self_attn, large.model.layers[0].mlp
+    for layer in (attention.q_proj, attention.v_proj, mlp.gate_proj, mlp.up_proj):
+        assert layer.weight.grad[-1].any(), "a new head or neuron does not learn"
+    for layer in (attention.o_proj, mlp.down_proj):
+        assert layer.weight.grad[-1].any(), "a new dimension does not learn"
+    with pytest.raises(ValueError, match="wider all over"):
+        model.widen(large, LlamaConfig(**shape.to_dict() | {"vocab_size": 100}))
 
 
 def test_training_ends_at_its_limit_and_reports_the_step() -> None:

@@ -1,0 +1,154 @@
+"""What a Llama's layer does between its matrices, each a single Triton kernel.
+
+The same functions in plain torch are in `stages.runtime.llama_ops`, for a CPU and for the tests
+that hold these against them.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+_WARPS = 4
+
+
+@triton.jit
+def _add_norm_kernel(
+    residual,
+    delta,
+    weight,
+    out,
+    width,
+    eps,
+    ADD: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    row = tl.program_id(0)
+    columns = tl.arange(0, BLOCK)
+    inside = columns < width
+    at = row * width + columns
+    value = tl.load(residual + at, mask=inside, other=0.0)
+    if ADD:
+        value += tl.load(delta + at, mask=inside, other=0.0)
+        tl.store(residual + at, value, mask=inside)
+    wide = value.to(tl.float32)
+    scale = tl.rsqrt(tl.sum(wide * wide, axis=0) / width + eps)
+    normed = (wide * scale).to(value.dtype) * tl.load(weight + columns, mask=inside, other=0.0)
+    tl.store(out + at, normed, mask=inside)
+
+
+def add_norm(
+    residual: torch.Tensor, delta: torch.Tensor | None, weight: torch.Tensor, eps: float
+) -> torch.Tensor:
+    """See `llama_ops.add_norm`."""
+    rows, width = residual.shape
+    out = torch.empty_like(residual)
+    block = triton.next_power_of_2(width)
+    _add_norm_kernel[(rows,)](
+        residual,
+        residual if delta is None else delta,
+        weight,
+        out,
+        width,
+        eps,
+        ADD=delta is not None,
+        BLOCK=block,
+        num_warps=min(16, max(1, block // 256)),
+    )
+    return out
+
+
+@triton.jit
+def _silu_product_kernel(gate_up, out, width, BLOCK: tl.constexpr):
+    row = tl.program_id(0)
+    columns = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    inside = columns < width
+    gate = tl.load(gate_up + row * 2 * width + columns, mask=inside, other=0.0)
+    up = tl.load(gate_up + (row * 2 + 1) * width + columns, mask=inside, other=0.0)
+    wide = gate.to(tl.float32)
+    activated = (wide * tl.sigmoid(wide)).to(gate.dtype)
+    tl.store(out + row * width + columns, activated * up, mask=inside)
+
+
+def silu_product(gate_up: torch.Tensor) -> torch.Tensor:
+    """See `llama_ops.silu_product`."""
+    rows, width = gate_up.shape[0], gate_up.shape[1] // 2
+    out = gate_up.new_empty((rows, width))
+    block = 1024
+    grid = (rows, triton.cdiv(width, block))
+    _silu_product_kernel[grid](gate_up, out, width, BLOCK=block, num_warps=_WARPS)
+    return out
+
+
+@triton.jit
+def _attend_one_kernel(
+    qkv, keys, values, cos, sin, start, out, scale, cache_tokens,
+    HEADS: tl.constexpr, KV_HEADS: tl.constexpr, GROUP: tl.constexpr, WIDTH: tl.constexpr,
+    BLOCK: tl.constexpr,
+):  # fmt: skip
+    row, kv_head = tl.program_id(0), tl.program_id(1)
+    position = tl.load(start).to(tl.int32)
+    dims = tl.arange(0, WIDTH)
+    other = (dims + WIDTH // 2) % WIDTH
+    sign = tl.where(dims < WIDTH // 2, -1.0, 1.0)
+    cosine = tl.load(cos + position * WIDTH + dims)
+    sine = tl.load(sin + position * WIDTH + dims) * sign
+    here = qkv + row * (HEADS + 2 * KV_HEADS) * WIDTH
+    # A matrix product needs sixteen rows; those beyond the group are zero and thrown away.
+    heads = tl.arange(0, 16)
+    mine = heads < GROUP
+    head_at = (kv_head * GROUP + heads)[:, None] * WIDTH
+    query = tl.load(here + head_at + dims[None, :], mask=mine[:, None], other=0.0)
+    turned = tl.load(here + head_at + other[None, :], mask=mine[:, None], other=0.0)
+    kind = query.dtype
+    rotated = query.to(tl.float32) * cosine[None, :] + turned.to(tl.float32) * sine[None, :]
+    query = rotated.to(kind)
+    key_at = here + (HEADS + kv_head) * WIDTH
+    key = tl.load(key_at + dims).to(tl.float32) * cosine
+    key = (key + tl.load(key_at + other).to(tl.float32) * sine).to(kind)
+    value = tl.load(here + (HEADS + KV_HEADS + kv_head) * WIDTH + dims)
+    cache_at = ((row * KV_HEADS + kv_head) * cache_tokens) * WIDTH
+    tl.store(keys + cache_at + position * WIDTH + dims, key)
+    tl.store(values + cache_at + position * WIDTH + dims, value)
+
+    # The new token itself begins the running softmax: it is not read back from the cache.
+    largest = tl.sum(query.to(tl.float32) * key.to(tl.float32)[None, :], axis=1) * scale
+    total = tl.full((16,), 1.0, tl.float32)
+    mixed = tl.zeros((16, WIDTH), tl.float32) + value.to(tl.float32)[None, :]
+    for first in range(0, position, BLOCK):
+        tokens = first + tl.arange(0, BLOCK)
+        seen = tokens < position
+        token_at = cache_at + tokens[:, None] * WIDTH + dims[None, :]
+        block_keys = tl.load(keys + token_at, mask=seen[:, None], other=0.0)
+        scores = tl.dot(query, tl.trans(block_keys)) * scale
+        scores = tl.where(seen[None, :], scores, float("-inf"))
+        top = tl.maximum(largest, tl.max(scores, axis=1))
+        shrink = tl.exp(largest - top)
+        weights = tl.exp(scores - top[:, None])
+        block_values = tl.load(values + token_at, mask=seen[:, None], other=0.0)
+        mixed = mixed * shrink[:, None] + tl.dot(weights.to(kind), block_values)
+        total = total * shrink + tl.sum(weights, axis=1)
+        largest = top
+    out_at = row * HEADS * WIDTH + head_at + dims[None, :]
+    tl.store(out + out_at, (mixed / total[:, None]).to(kind), mask=mine[:, None])
+
+
+def attend_one(
+    qkv: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    cos: torch.Tensor,
+    sin: torch.Tensor,
+    start: torch.Tensor,
+) -> torch.Tensor:
+    """`llama_ops.attend` for one new token a sequence: rotation, cache and attention at once."""
+    rows, kv_heads, cache_tokens, width = keys.shape
+    heads = qkv.shape[1] // width - 2 * kv_heads
+    out = qkv.new_empty((rows, heads * width))
+    _attend_one_kernel[(rows, kv_heads)](
+        qkv, keys, values, cos, sin, start, out, width**-0.5, cache_tokens,
+        HEADS=heads, KV_HEADS=kv_heads, GROUP=heads // kv_heads, WIDTH=width, BLOCK=64,
+        num_warps=_WARPS,
+    )  # fmt: skip
+    return out
