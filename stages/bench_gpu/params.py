@@ -29,7 +29,7 @@ class Params:
         rounds: turns that each variant takes for a cell, the others' between them.
         accuracy_rows: test rows answered over the catalog's trie by each variant on the graph
             engine; 0 for all.
-        request_rows: of these, rows whose requests are timed whole.
+        request_rows: of these, rows of about `prompt_tokens` whose requests are timed whole.
         context_tokens: longest prompt with its answer.
         seed: which rows are taken.
     """

@@ -22,6 +22,9 @@ GRAPH = "graph"
 _AGAIN = " (again)"
 _PROFILED_STEPS = 8
 _CHUNK_ROWS = 250
+_WARM_UP_ROWS = 5
+# A request counts as one of `prompt_tokens` if it has so many within this share.
+_NEAR = 0.25
 Record = Callable[[dict[str, Any]], None]
 
 
@@ -43,9 +46,9 @@ def run(params: Params, inputs: Mapping[str, Path], out: Path) -> dict[str, Any]
         read_rows(inputs["data"] / "test.jsonl"), params.accuracy_rows or 1 << 62, params.seed
     )
 
+    _require_gpu()
     from stages.bench_gpu import meter
 
-    meter.require_gpu()
     prompts = _prompts(params, rows, folders[params.variants[0]])
     bandwidth = meter.copy_bytes_per_sec()
     print(f"memory copies at {bandwidth / 1e12:.2f} TB/s, read and written", flush=True)
@@ -106,6 +109,16 @@ def run(params: Params, inputs: Mapping[str, Path], out: Path) -> dict[str, Any]
         }
         for cell in cells
     }
+
+
+def _require_gpu() -> None:
+    import torch
+
+    if not torch.cuda.is_available():
+        raise InputError(
+            f"bench-gpu measures on an NVIDIA GPU and torch {torch.__version__} sees none here: "
+            "start the container with one, or measure GGUF files by bench-cpu"
+        )
 
 
 def _folders(params: Params, inputs: Mapping[str, Path]) -> dict[str, Path]:
@@ -242,7 +255,10 @@ def _answer(
     }
     timed: dict[str, list[float]] = {label: [] for label in asked}
     scores: dict[str, list[Any]] = {label: [] for label in asked}
-    rows_timed = min(params.request_rows, len(rows))
+    about = params.prompt_tokens * (1 - _NEAR), params.prompt_tokens * (1 + _NEAR)
+    for worker in asked.values():
+        warm_up = [row.to_json() for row in rows[:_WARM_UP_ROWS]]
+        worker.call("answer", lines=warm_up, context_tokens=params.context_tokens)
     for first in range(0, len(rows), _CHUNK_ROWS):
         part = rows[first : first + _CHUNK_ROWS]
         for label, worker in _rotated(asked, first // _CHUNK_ROWS):
@@ -253,13 +269,18 @@ def _answer(
             )
             for number, (row, sample) in enumerate(zip(part, answered, strict=True), first):
                 scores[label].append(score(row, sample["text"]))
-                if number < rows_timed:
+                is_near = about[0] <= sample["prompt_tokens"] <= about[1]
+                if is_near and len(timed[label]) < params.request_rows:
                     timed[label].append(sample["sec"])
                 exact = scores[label][-1].exact
                 record(
                     {"phase": "request", "label": label, "row": number, **sample, "exact": exact}
                 )
     accuracy = {label: summarize(rows, found) for label, found in scores.items()}
+    if not all(timed.values()):
+        raise InputError(
+            f"no prompt of test.jsonl has about {params.prompt_tokens} tokens: change prompt_tokens"
+        )
     requests = {label: figures.latency(found) for label, found in timed.items()}
     for label in asked:
         print(

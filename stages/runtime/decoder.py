@@ -113,10 +113,10 @@ def _layer(layer: Any) -> _Layer:
     return _Layer(
         norm_in=layer.input_layernorm.weight,
         qkv=fuse((attention.q_proj, attention.k_proj, attention.v_proj)),
-        out=attention.o_proj,
+        out=_quick(attention.o_proj),
         norm_mlp=layer.post_attention_layernorm.weight,
         gate_up=fuse((mlp.gate_proj, mlp.up_proj)),
-        down=mlp.down_proj,
+        down=_quick(mlp.down_proj),
     )
 
 
@@ -183,4 +183,21 @@ def _fuse_marlin(modules: Sequence[Any]) -> Linear:
             f"{type(first).__name__}: fused layers differ from the same apart by {difference:.1%}; "
             "this version of the kernel packs its weights otherwise"
         )
-    return fused
+    return _quick(fused)
+
+
+def _quick(module: Any) -> Linear:
+    """A layer that few rows pass by a kernel made for them, where there is one."""
+    if type(module).__name__ not in _MARLIN:
+        return module  # type: ignore[no-any-return]
+    from stages.runtime import marlin_gemv
+
+    if not marlin_gemv.fits(module):
+        return module  # type: ignore[no-any-return]
+
+    def rows(hidden: torch.Tensor) -> torch.Tensor:
+        if len(hidden) <= marlin_gemv.MAX_ROWS:
+            return marlin_gemv.gemv(hidden, module.qweight, module.scales)
+        return module(hidden)  # type: ignore[no-any-return]
+
+    return rows

@@ -11,6 +11,7 @@ import triton
 import triton.language as tl
 
 _WARPS = 4
+_BLOCK = 128
 
 
 @triton.jit
@@ -148,7 +149,7 @@ def attend_one(
     out = qkv.new_empty((rows, heads * width))
     _attend_one_kernel[(rows, kv_heads)](
         qkv, keys, values, cos, sin, start, out, width**-0.5, cache_tokens,
-        HEADS=heads, KV_HEADS=kv_heads, GROUP=heads // kv_heads, WIDTH=width, BLOCK=64,
+        HEADS=heads, KV_HEADS=kv_heads, GROUP=heads // kv_heads, WIDTH=width, BLOCK=_BLOCK,
         num_warps=_WARPS,
     )  # fmt: skip
     return out

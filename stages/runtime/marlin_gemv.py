@@ -1,107 +1,88 @@
-"""One row times a 4-bit matrix in Marlin's layout: a Triton kernel for decoding a single sequence.
+"""A few rows times a 4-bit matrix in Marlin's layout: decoding reads weights, and little else.
 
-Marlin's own kernel is made for sixteen rows and more; with one, its set-up takes longer than its
-reading. This one reads the same packed weights, so that both can be used on one copy.
+Marlin's own kernel is made for sixteen rows and more; with one, it takes three times as long as its
+reading. The kernel here (`marlin_gemv.cu`) reads the same packed weights, so that one copy serves
+both.
 
 Marlin keeps 16 × 64 weights as 128 words of eight 4-bit values. Word `16 * c + 4 * a + j` has, for
-the inputs `2a, 2a + 1, 2a + 8, 2a + 9`, the columns `16 * j + c` and `16 * j + c + 8`, in the
-order below; scales of 64 columns stand in the order `8 * c + 2 * j`. Source: the repacking kernel
-of vLLM's `gptq_marlin_repack` and `marlin_permute_scales`.
+the inputs `2a`, `2a + 1`, `2a + 8` and `2a + 9`, the columns `16 * j + c` (places 0, 4, 1, 5) and
+`16 * j + c + 8` (places 2, 6, 3, 7); scales of 64 columns stand in the order `8 * c + 2 * j`, those
+of the second column behind those of the first. Source: vLLM's `gptq_marlin_repack` and
+`marlin_permute_scales`.
 """
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import torch
-import triton
-import triton.language as tl
 
-_CONFIGS = [
-    triton.Config({"TILES": tiles, "PARTS": parts}, num_warps=warps)
-    for tiles, parts, warps in (
-        (128, 1, 4),
-        (64, 2, 4),
-        (64, 2, 8),
-        (128, 2, 8),
-        (32, 4, 4),
-        (64, 4, 8),
-        (32, 2, 2),
-        (32, 8, 8),
+MAX_ROWS = 4
+_SOURCE = Path(__file__).with_suffix(".cu")
+_MANY_COLUMNS = 4096
+_MANY_INPUTS = 4096
+
+
+def fits(layer: Any) -> bool:
+    """Whether a layer of GPTQModel's is one that the kernel can take."""
+    return (
+        type(layer).__name__ == "MarlinLinear"
+        and layer.bits == 4
+        and not layer.desc_act
+        and layer.scales.shape[0] > 1
+        and layer.in_features % (16 * layer.scales.shape[0]) == 0
+        and layer.qweight.shape == (layer.in_features // 16, 2 * layer.out_features)
     )
-]
-
-
-@triton.jit
-def _weight(words, place: tl.constexpr):
-    """The 4-bit values at a place of some words, less eight, as float32.
-
-    Put into a float's mantissa, they need no conversion.
-    """
-    bits = ((words >> (4 * place)) & 0xF) | 0x4B000000
-    return bits.to(tl.float32, bitcast=True) - 8388616.0
-
-
-@triton.autotune(configs=_CONFIGS, key=["inputs", "columns"])
-@triton.jit
-def _gemv_kernel(
-    hidden,
-    weight,
-    scales,
-    out,
-    inputs,
-    columns,
-    group_tiles,
-    TILES: tl.constexpr,
-    PARTS: tl.constexpr,
-):
-    program = tl.program_id(0)
-    tile = program // (8 // PARTS)
-    first = (program % (8 // PARTS)) * PARTS
-    word = tl.arange(0, 16 * PARTS)
-    pair = 2 * ((word // 4) % 4)
-    scale_at = tile * 64 + 8 * (first + word // 16) + 2 * (word % 4)
-    word_at = tile * 128 + 16 * first + word
-    one = tl.zeros((TILES, 16 * PARTS), tl.float32)
-    other = tl.zeros((TILES, 16 * PARTS), tl.float32)
-    tiles = inputs // 16
-    for begin in range(0, tiles, TILES):
-        row = (begin + tl.arange(0, TILES))[:, None]
-        inside = row < tiles
-        words = tl.load(weight + row * columns * 2 + word_at[None, :], mask=inside, other=0)
-        at = hidden + row * 16 + pair[None, :]
-        x0 = tl.load(at, mask=inside, other=0.0).to(tl.float32)
-        x1 = tl.load(at + 1, mask=inside, other=0.0).to(tl.float32)
-        x2 = tl.load(at + 8, mask=inside, other=0.0).to(tl.float32)
-        x3 = tl.load(at + 9, mask=inside, other=0.0).to(tl.float32)
-        scale = scales + (row // group_tiles) * columns + scale_at[None, :]
-        part = _weight(words, 0) * x0 + _weight(words, 4) * x1
-        part += _weight(words, 1) * x2 + _weight(words, 5) * x3
-        one += part * tl.load(scale, mask=inside, other=0.0).to(tl.float32)
-        part = _weight(words, 2) * x0 + _weight(words, 6) * x1
-        part += _weight(words, 3) * x2 + _weight(words, 7) * x3
-        other += part * tl.load(scale + 1, mask=inside, other=0.0).to(tl.float32)
-    part = tl.arange(0, PARTS)[:, None]
-    column = tile * 64 + first + part + 16 * tl.arange(0, 4)[None, :]
-    kind = out.dtype.element_ty
-    one = tl.sum(tl.reshape(tl.sum(one, axis=0), (PARTS, 4, 4)), axis=1)
-    other = tl.sum(tl.reshape(tl.sum(other, axis=0), (PARTS, 4, 4)), axis=1)
-    tl.store(out + column, one.to(kind))
-    tl.store(out + column + 8, other.to(kind))
 
 
 def gemv(hidden: torch.Tensor, weight: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
-    """Multiplies one row by a matrix of symmetric 4-bit weights.
+    """Multiplies a few rows by a matrix of symmetric 4-bit weights.
 
     Args:
-        hidden: `(1, inputs)`, float16 or bfloat16.
+        hidden: `(rows, inputs)`, at most `MAX_ROWS` rows, float16 or bfloat16.
         weight: `(inputs / 16, columns * 2)`, int32, as Marlin packs it.
-        scales: `(groups, columns)`, as Marlin permutes them; two groups or more.
+        scales: `(groups, columns)`, as Marlin permutes them, of the same type as `hidden`.
 
     Returns:
-        `(1, columns)`.
+        `(rows, columns)`.
     """
-    inputs, columns = hidden.shape[1], scales.shape[1]
-    out = hidden.new_empty((1, columns))
-    _gemv_kernel[lambda config: (columns // 64 * (8 // config["PARTS"]),)](
-        hidden, weight, scales, out, inputs, columns, inputs // scales.shape[0] // 16
-    )
+    (rows, inputs), columns = hidden.shape, scales.shape[1]
+    parts, warps = _shape(rows, inputs, columns)
+    out = hidden.new_empty((rows, columns))
+    _kernel(rows, parts, warps, hidden.dtype)(
+        grid=(columns // 64 * parts, 1, 1),
+        block=(32 * warps, 1, 1),
+        args=[
+            hidden.contiguous(), weight, scales, out,
+            inputs, columns, inputs // scales.shape[0] // 16,
+        ],
+    )  # fmt: skip
     return out
+
+
+def _shape(rows: int, inputs: int, columns: int) -> tuple[int, int]:
+    """Blocks that share 64 columns, and warps of a block; the best of those tried on an H100."""
+    if columns > _MANY_COLUMNS:
+        parts, warps = 1, 16
+    elif inputs >= _MANY_INPUTS:
+        parts, warps = 4, 32
+    else:
+        parts, warps = 8, 8
+    # More rows take more registers.
+    return parts, warps if rows == 1 else warps // 2
+
+
+@functools.cache
+def _kernel(rows: int, parts: int, warps: int, dtype: torch.dtype) -> Callable[..., None]:
+    """The kernel for so many rows, compiled by the compiler that comes with torch."""
+    constants = {"ROWS": rows, "PARTS": parts, "WARPS": warps}
+    constants["BFLOAT16"] = int(dtype == torch.bfloat16)
+    kernel: Callable[..., None] = torch.cuda._compile_kernel(
+        _SOURCE.read_text(encoding="utf-8"),
+        "gemv",
+        nvcc_options=[f"-D{key}={value}" for key, value in constants.items()],
+    )
+    return kernel

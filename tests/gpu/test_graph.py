@@ -77,11 +77,12 @@ def marlin_packed(values: Any, scales: Any) -> tuple[Any, Any]:
     return packed, scales.reshape(-1, columns // 64, 64)[:, :, order].reshape(scales.shape)
 
 
+@pytest.mark.parametrize("rows", [1, 2, 3, 4])
 @pytest.mark.parametrize(
     ("inputs", "columns", "group"),
-    [(2048, 3072, 128), (8192, 2048, 128), (256, 512, 64), (2048, 128_256, 128), (768, 256, 64)],
+    [(2048, 3072, 128), (8192, 2048, 128), (256, 512, 64), (2048, 16_384, 32), (768, 256, 64)],
 )
-def test_one_row_times_a_packed_matrix(inputs: int, columns: int, group: int) -> None:
+def test_a_few_rows_times_a_packed_matrix(inputs: int, columns: int, group: int, rows: int) -> None:
     from stages.runtime.marlin_gemv import gemv
 
     torch.manual_seed(inputs)
@@ -90,7 +91,7 @@ def test_one_row_times_a_packed_matrix(inputs: int, columns: int, group: int) ->
     packed, ordered = (part.cuda() for part in marlin_packed(values, scales))
     weight = ((values - 8) * scales.repeat_interleave(group, 0)).cuda()
     for dtype in (torch.bfloat16, torch.float16):
-        hidden = torch.randn(1, inputs, device="cuda", dtype=dtype)
+        hidden = torch.randn(rows, inputs, device="cuda", dtype=dtype)
         kept = ordered.to(dtype)
         got = gemv(hidden, packed, kept).float()
         expected = hidden.float() @ weight
