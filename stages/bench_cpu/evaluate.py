@@ -16,9 +16,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from stages.bench_cpu import breakdown, outside, rules
+from stages.bench_cpu import breakdown, outside
 from stages.core import hostinfo
 from stages.core.errors import CartwrightError, InputError
+from stages.intent import rules
 from stages.intent.decode import constrained, prompt_tokens
 from stages.intent.metrics import FIELDS, Score, score, summarize
 from stages.intent.rows import Row, read_rows
@@ -89,7 +90,7 @@ def evaluate(
         prompt = prompt_tokens(engine, row.catalog, row.message)
         try:
             trie = AnswerTrie(engine.encode, row.catalog)
-            decoded = constrained(engine, trie, prompt)
+            decoded = constrained(engine, trie, prompt, rules.guess(row.message))
         except (InputError, ValueError) as error:
             raise InputError(f"{dataset}, row {number}: {error}") from error
         answers.append(decoded.answer)

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.core.errors import InputError
+from stages.intent import rules
 from stages.intent.decode import Engine, constrained, greedy, prompt_tokens
 from stages.intent.rows import Row, parse_row
 from stages.intent.trie import AnswerTrie
@@ -90,7 +91,7 @@ class _Worker:
         started_sec = time.perf_counter()
         prompt = prompt_tokens(self._engine, row.catalog, row.message)
         trie = _trie(self._engine, row)
-        decoded = constrained(self._engine, trie, prompt)
+        decoded = constrained(self._engine, trie, prompt, rules.guess(row.message))
         text = decoded.answer.to_json()
         return {
             "sec": time.perf_counter() - started_sec,

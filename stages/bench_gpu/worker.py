@@ -12,6 +12,7 @@ from typing import Any
 
 from stages.bench_gpu.params import NF4, PLAIN
 from stages.core.errors import CartwrightError, InputError, StageFailed
+from stages.intent import rules
 from stages.intent.decode import constrained, prompt_tokens
 from stages.intent.rows import parse_row
 from stages.intent.trie import AnswerTrie
@@ -241,7 +242,8 @@ class Session:
             row = parse_row(line)
             begin = time.perf_counter()
             prompt = prompt_tokens(engine, row.catalog, row.message)
-            found = constrained(engine, AnswerTrie(engine.encode, row.catalog), prompt)
+            trie = AnswerTrie(engine.encode, row.catalog)
+            found = constrained(engine, trie, prompt, rules.guess(row.message))
             text = found.answer.to_json()
             samples.append(
                 {

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stages.core.errors import InputError, StageFailed
+from stages.intent import rules
 from stages.intent.decode import Engine, constrained, prompt_tokens
 from stages.intent.metrics import FIELDS, Score, rate, score
 from stages.intent.rows import Row, parse_answer
@@ -77,7 +78,8 @@ def answers(name: str, engine: Engine, rows: Sequence[Row]) -> list[str]:
             trie = AnswerTrie(engine.encode, row.catalog)
         except ValueError as error:
             raise InputError(f"the model cannot be decoded over a catalog: {error}") from error
-        given.append(constrained(engine, trie, prompt).answer.to_json())
+        decoded = constrained(engine, trie, prompt, rules.guess(row.message))
+        given.append(decoded.answer.to_json())
         if time.monotonic() - shown_sec >= _REPORT_EVERY_SEC:
             shown_sec = time.monotonic()
             print(f"parity {name}: row {number}/{len(rows)}", flush=True)

@@ -49,12 +49,14 @@ class AnswerTrie:
     def __init__(self, encode: Encode, catalog: Sequence[str]) -> None:
         self._digits, self._close = _quantity_tokens(encode)
         self.root = Prefix()
+        self._before_quantity: dict[tuple[str, str], tuple[int, ...]] = {}
         for product in catalog:
             for action in ACTIONS:
                 tokens = list(encode(Answer(action, product, 1).to_json()))
                 if tokens[-2:] != [self._digits[1], self._close]:
                     raise ValueError("the tokenizer merges the quantity with the text around it")
                 self._insert(tokens[:-2], Quantity(action, product))
+                self._before_quantity[action, product] = tuple(tokens[:-2])
 
     def _insert(self, tokens: Sequence[int], end: Quantity) -> None:
         node = self.root
@@ -64,6 +66,18 @@ class AnswerTrie:
                 raise ValueError(f"the answers for {child!r} and {end!r} share their tokens")
             node = child
         node.next[tokens[-1]] = end
+
+    def tokens(self, answer: Answer) -> list[int]:
+        """The token ids of an answer of the catalog."""
+        digits = (self._digits[int(digit)] for digit in str(answer.quantity))
+        return [*self._before_quantity[answer.action, answer.product], *digits, self._close]
+
+    def possible(self, walked: Sequence[int]) -> list[tuple[str, str]]:
+        """Actions and products, in the catalog's order, whose answers begin with these tokens."""
+        begin = tuple(walked)
+        return [
+            pair for pair, tokens in self._before_quantity.items() if tokens[: len(begin)] == begin
+        ]
 
     def children(self, state: State) -> Mapping[int, State]:
         """The tokens that may follow a state, and where each leads; empty for an `Answer`."""

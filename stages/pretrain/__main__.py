@@ -203,7 +203,7 @@ def _measure(folder: Path, data_seed: int, count: int, device: str, *, constrain
     `train` rows have the frames and goods that the model was trained on, in new combinations;
     those of `validation` it never saw.
     """
-    from stages.intent import decode
+    from stages.intent import decode, rules
     from stages.intent.metrics import score, summarize
     from stages.intent.trie import AnswerTrie
     from stages.runtime.hf import HFEngine, use_all_cores
@@ -219,7 +219,10 @@ def _measure(folder: Path, data_seed: int, count: int, device: str, *, constrain
         if constrained:
             answers["constrained"] = [
                 decode.constrained(
-                    engine, AnswerTrie(engine.encode, row.catalog), prompt
+                    engine,
+                    AnswerTrie(engine.encode, row.catalog),
+                    prompt,
+                    rules.guess(row.message),
                 ).answer.to_json()
                 for row, prompt in zip(rows, prompts, strict=True)
             ]

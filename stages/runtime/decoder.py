@@ -73,16 +73,16 @@ class Decoder:
         self._cos, self._sin = cos[0].contiguous(), sin[0].contiguous()
 
     @torch.inference_mode()
-    def forward(self, ids: torch.Tensor, start: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
+    def forward(self, ids: torch.Tensor, start: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
         """Feeds tokens; what stood in the cache at `start` or later is dropped.
 
         Args:
-            ids: `(sequences, tokens)`; those after `last` may be anything.
+            ids: `(sequences, tokens)`; those after the last wanted may be anything.
             start: `(1,)`, position of the first token.
-            last: `(1,)`, index of the token whose logits are wanted.
+            wanted: `(wanted,)`, places of the tokens whose logits are wanted.
 
         Returns:
-            Logits, `(sequences, vocabulary)`.
+            Logits, `(sequences, wanted, vocabulary)`.
         """
         on_gpu = ids.is_cuda
         if on_gpu:
@@ -102,10 +102,11 @@ class Decoder:
             normed = add_norm(residual, layer.out(mixed), layer.norm_mlp, self._eps)
             delta = layer.down(silu_product(layer.gate_up(normed)))
         hidden = add_norm(residual, delta, self._norm, self._eps)
+        hidden = hidden.view(sequences, tokens, -1)
         if tokens > 1:
-            hidden = hidden.view(sequences, tokens, -1).index_select(1, last)[:, 0]
-        logits: torch.Tensor = self._head(hidden)
-        return logits
+            hidden = hidden.index_select(1, wanted).reshape(sequences * len(wanted), -1)
+        logits: torch.Tensor = self._head(hidden.view(-1, hidden.shape[-1]))
+        return logits.view(sequences, -1, self.vocabulary)
 
 
 def _layer(layer: Any) -> _Layer:

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from stages.core.errors import InputError
+from stages.intent.decode import Engine
 from stages.runtime.decoder import Decoder
 from stages.runtime.hf import encode
 
 BUCKETS = (1, 2, 4, 8, 16, 32, 64, 96, 128, 160, 192, 224, 256, 320, 384, 448, 512)
 """Lengths of the passes that are captured; a pass of another length is filled up."""
+_MOST_WANTED = 8
 _WARM_UP_RUNS = 2
 
 
-def capture(run: Callable[[], Any]) -> tuple[torch.cuda.CUDAGraph, Any]:
-    """Captures what `run` launches; what it returns is written anew at each replay."""
+def capture(run: Callable[[], Any], pool: Any) -> tuple[torch.cuda.CUDAGraph, Any]:
+    """Captures what `run` launches; what it returns is written anew at each replay.
+
+    Graphs that share a pool are replayed one at a time: what they compute with lies in one place.
+    """
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
@@ -26,18 +31,34 @@ def capture(run: Callable[[], Any]) -> tuple[torch.cuda.CUDAGraph, Any]:
             run()
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, pool=_pool()):
+    with torch.cuda.graph(graph, pool=pool):
         result = run()
     return graph, result
 
 
-@functools.cache
-def _pool() -> Any:
-    """What graphs compute with is let go when they end: all of them share it, one at a time."""
-    return torch.cuda.graph_pool_handle()
+@dataclass(frozen=True)
+class _Pass:
+    """A captured pass: what goes in, and the logits that come out, `(wanted, vocabulary)`."""
+
+    ids: torch.Tensor
+    wanted: torch.Tensor
+    graph: torch.cuda.CUDAGraph
+    logits: torch.Tensor
 
 
-class GraphEngine:
+def _parts(count: int, wanted: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Cuts tokens into passes that are captured, none with more wanted than a pass gives."""
+    first = 0
+    while first < count:
+        end = min(first + BUCKETS[-1], count)
+        here = [place for place in wanted if first <= place < end]
+        if len(here) > _MOST_WANTED:
+            end = here[_MOST_WANTED]
+        yield first, end
+        first = end
+
+
+class GraphEngine(Engine):
     """One sequence, as `stages.intent.decode.Engine` asks for it, each pass a replayed graph.
 
     Args:
@@ -57,16 +78,16 @@ class GraphEngine:
         # A pass that is filled up may write behind the context.
         decoder = Decoder(model, 1, context_tokens + BUCKETS[-1])
         self._start = torch.zeros(1, dtype=torch.long, device="cuda")
-        self._last = torch.zeros(1, dtype=torch.long, device="cuda")
         self._passes = {}
+        pool = torch.cuda.graph_pool_handle()
         for length in BUCKETS:
             ids = torch.zeros((1, length), dtype=torch.long, device="cuda")
+            wanted = torch.zeros(min(length, _MOST_WANTED), dtype=torch.long, device="cuda")
 
-            def run(ids: torch.Tensor = ids) -> torch.Tensor:
-                return decoder.forward(ids, self._start, self._last)[0].float()
+            def run(ids: torch.Tensor = ids, wanted: torch.Tensor = wanted) -> torch.Tensor:
+                return decoder.forward(ids, self._start, wanted)[0].float()
 
-            self._passes[length] = (ids, *capture(run))
-        self._logits = torch.zeros(decoder.vocabulary, pin_memory=True)
+            self._passes[length] = _Pass(ids, wanted, *capture(run, pool))
 
     @property
     def bos_id(self) -> int:
@@ -83,8 +104,10 @@ class GraphEngine:
         text: str = self.tokenizer.decode(list(tokens), clean_up_tokenization_spaces=False)
         return text
 
-    def eval(self, tokens: Sequence[int], n_past: int) -> torch.Tensor:
-        """Feeds tokens at `n_past`; returns float32 logits on the CPU, `(vocabulary,)`.
+    def eval_many(
+        self, tokens: Sequence[int], n_past: int, wanted: Sequence[int]
+    ) -> list[Sequence[float]]:
+        """See `Engine`; the logits are float32, on the CPU.
 
         Raises:
             ValueError: no token is given.
@@ -97,16 +120,17 @@ class GraphEngine:
                 f"{n_past + len(tokens):,} tokens do not fit into a context of "
                 f"{self.context_tokens:,}: shorten the catalog or raise context_tokens"
             )
-        largest = max(self._passes)
-        for first in range(0, len(tokens), largest):
-            part = list(tokens[first : first + largest])
-            ids, graph, logits = self._passes[next(n for n in self._passes if n >= len(part))]
-            ids[0, : len(part)] = torch.tensor(part)
+        found: list[torch.Tensor] = []
+        for first, end in _parts(len(tokens), wanted):
+            part = list(tokens[first:end])
+            here = [place - first for place in wanted if first <= place < end]
+            one = self._passes[next(n for n in self._passes if n >= len(part))]
+            one.ids[0, : len(part)] = torch.tensor(part)
+            one.wanted[: len(here)] = torch.tensor(here, dtype=torch.long)
             self._start.fill_(n_past + first)
-            self._last.fill_(len(part) - 1)
-            graph.replay()
-        self._logits.copy_(logits)
-        return self._logits
+            one.graph.replay()
+            found += one.logits[: len(here)].cpu()
+        return found  # type: ignore[return-value]
 
     def argmax(self, logits: Sequence[float]) -> int:
         return int(torch.as_tensor(logits).argmax())
@@ -147,16 +171,17 @@ class GraphBatch:
 
         def read() -> None:
             place.zero_()
-            keep(decoder.forward(self._prompts, zero, last))
+            keep(decoder.forward(self._prompts, zero, last)[:, 0])
 
         def step() -> None:
-            logits = decoder.forward(token, place + prompt_tokens, zero)
+            logits = decoder.forward(token, place + prompt_tokens, zero)[:, 0]
             place.add_(1)
             keep(logits)
 
-        self._read = capture(read)[0]
+        pool = torch.cuda.graph_pool_handle()
+        self._read = capture(read, pool)[0]
         place.zero_()
-        self._step = capture(step)[0]
+        self._step = capture(step, pool)[0]
 
     def read(self, prompts: torch.Tensor) -> None:
         """Takes the prompts, `(sequences, prompt tokens)`, and finds each one's first new token."""

@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from transformers.utils.logging import disable_progress_bar
 
 from stages.core.errors import InputError
+from stages.intent.decode import Engine
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -39,7 +40,7 @@ def choose_device(wanted: str) -> str:
     return "cuda"
 
 
-class HFEngine:
+class HFEngine(Engine):
     """One sequence on a transformers causal language model, its key-value cache kept.
 
     Args:
@@ -98,8 +99,10 @@ class HFEngine:
         return text
 
     @torch.inference_mode()
-    def eval(self, tokens: Sequence[int], n_past: int) -> torch.Tensor:
-        """Feeds tokens at `n_past`; returns float32 logits on the CPU, `(vocabulary,)`.
+    def eval_many(
+        self, tokens: Sequence[int], n_past: int, wanted: Sequence[int]
+    ) -> list[Sequence[float]]:
+        """See `Engine`; the logits are float32, on the CPU.
 
         Raises:
             ValueError: no token is given, or `n_past` lies beyond what was fed before.
@@ -117,10 +120,9 @@ class HFEngine:
             input_ids=torch.tensor([list(tokens)], device=self.model.device),
             past_key_values=self._cache,
             use_cache=True,
-            logits_to_keep=1,
+            logits_to_keep=torch.tensor(list(wanted), device=self.model.device),
         )
-        logits: torch.Tensor = output.logits[0, -1].float().cpu()
-        return logits
+        return list(output.logits[0].float().cpu())
 
     def argmax(self, logits: Sequence[float]) -> int:
         return int(torch.as_tensor(logits).argmax())

@@ -18,6 +18,7 @@ import llama_cpp.llama_cpp as lib
 import numpy as np
 
 from stages.core.errors import InputError
+from stages.intent.decode import Engine
 from stages.runtime.gguf_file import Header, read_header
 
 # GGML_LOG_LEVEL_ERROR of ggml.h.
@@ -40,7 +41,7 @@ def _start() -> None:
     lib.llama_backend_init()
 
 
-class LlamaEngine:
+class LlamaEngine(Engine):
     """A GGUF model and the context of one sequence.
 
     Args:
@@ -161,12 +162,10 @@ class LlamaEngine:
                 return buffer.raw[:size_bytes].decode("utf-8", errors="replace")
             buffer = ctypes.create_string_buffer(-size_bytes)
 
-    def eval(self, tokens: Sequence[int], n_past: int) -> Sequence[float]:
-        """Feeds tokens at position `n_past` in one pass; what stood there or later is dropped.
-
-        Returns:
-            The logits after the last token, a float32 array `(vocabulary,)` that is llama.cpp's
-            own memory: valid until the next call.
+    def eval_many(
+        self, tokens: Sequence[int], n_past: int, wanted: Sequence[int]
+    ) -> list[Sequence[float]]:
+        """See `Engine`; the logits are llama.cpp's own memory, float32.
 
         Raises:
             InputError: the sequence is longer than the context.
@@ -181,14 +180,17 @@ class LlamaEngine:
         self._batch.n_tokens = count
         self._tokens[:count] = tokens
         self._positions[:count] = range(n_past, n_past + count)
-        self._wanted[count - 1] = 1
+        self._wanted[list(wanted)] = 1
         status = lib.llama_decode(self._context, self._batch)
-        self._wanted[count - 1] = 0
+        self._wanted[:count] = 0
         if status != 0:
             raise RuntimeError(f"llama_decode returned {status} for {count} tokens at {n_past}")
-        pointer = lib.llama_get_logits_ith(self._context, -1)
-        logits: Any = np.ctypeslib.as_array(pointer, shape=(self._vocab_size,))
-        return logits
+        return [
+            np.ctypeslib.as_array(
+                lib.llama_get_logits_ith(self._context, place), shape=(self._vocab_size,)
+            )
+            for place in wanted
+        ]
 
     def argmax(self, logits: Sequence[float]) -> int:
         """The token with the highest logit."""

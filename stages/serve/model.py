@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from stages.core.errors import InputError
+from stages.intent import rules
 from stages.intent.decode import Decoded, Engine, constrained, prompt_tokens
 from stages.intent.rows import (
     MAX_CATALOG_LINES,
@@ -65,7 +66,7 @@ class IntentModel:
         self._require_room(len(prompt), 0)
         prepared = self._catalog(tuple(catalog))
         self._require_room(len(prompt), prepared.longest_answer_tokens)
-        return constrained(self._engine, prepared.trie, prompt)
+        return constrained(self._engine, prepared.trie, prompt, rules.guess(message))
 
     def check(self) -> None:
         """Asks the golden request.

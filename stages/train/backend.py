@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.core.errors import InputError, StageFailed
-from stages.intent import decode
+from stages.intent import decode, rules
 from stages.intent.metrics import score
 from stages.intent.prompt import render
 from stages.intent.rows import Answer, Row, read_rows
@@ -327,6 +327,7 @@ def answers(engine: Any, rows: Sequence[Row]) -> list[Answer]:
             engine,
             AnswerTrie(engine.encode, row.catalog),
             decode.prompt_tokens(engine, row.catalog, row.message),
+            rules.guess(row.message),
         ).answer
         for row in rows
     ]

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from stages.data.generate import generate
+from stages.intent import rules
 from stages.intent.decode import constrained, prompt_tokens
 from stages.intent.trie import AnswerTrie
 
@@ -135,10 +136,12 @@ def test_answers_over_the_trie_are_those_of_the_cpu() -> None:
                     engine,
                     AnswerTrie(engine.encode, row.catalog),
                     prompt_tokens(engine, row.catalog, row.message),
+                    rules.guess(row.message),
                 )
                 for row in rows
             ]
         )
     same = sum(one.answer == other.answer for one, other in zip(*found, strict=True))
     assert same >= len(rows) - 1
-    assert [one.passes for one in found[0]] == [one.passes for one in found[1]]
+    passes = [sum(one.passes for one in side) for side in found]
+    assert abs(passes[0] - passes[1]) <= 4

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from stages.core.errors import InputError
-from stages.intent.decode import constrained, greedy, prompt_tokens
+from stages.intent.decode import Engine, constrained, greedy, prompt_tokens
 from stages.intent.metrics import score, summarize, wilson
 from stages.intent.rows import (
     MAX_QUANTITY,
@@ -30,7 +31,7 @@ ROW = Row(
 )
 
 
-class WordEngine:
+class WordEngine(Engine):
     """A real engine over a small vocabulary: it scores tokens by how well they continue `target`.
 
     Words are merged greedily (so product names are multi-character tokens), digits are not.
@@ -56,16 +57,17 @@ class WordEngine:
     def decode(self, tokens: Sequence[int]) -> str:
         return "".join(self.pieces[token - 3] for token in tokens)
 
-    def eval(self, tokens: Sequence[int], n_past: int) -> list[float]:
+    def eval_many(
+        self, tokens: Sequence[int], n_past: int, wanted: Sequence[int]
+    ) -> list[list[float]]:
         self.calls += 1
         self.evaluated = [*self.evaluated[:n_past], *tokens]
+        return [self._logits(self.evaluated[: n_past + place + 1]) for place in wanted]
+
+    def _logits(self, fed: Sequence[int]) -> list[float]:
         cue = self.encode("Answer:\n")
-        start = max(
-            i + len(cue)
-            for i in range(len(self.evaluated))
-            if self.evaluated[i : i + len(cue)] == cue
-        )
-        done = self.evaluated[start:]
+        start = max(i + len(cue) for i in range(len(fed)) if fed[i : i + len(cue)] == cue)
+        done = fed[start:]
         logits = [0.0] * (len(self.pieces) + 3)
         if self.target[: len(done)] == done and len(done) < len(self.target):
             logits[self.target[len(done)]] = 5.0
@@ -196,6 +198,50 @@ def test_constrained_feeds_the_text_that_greedy_decoding_would_have_written() ->
     constrained(engine, AnswerTrie(engine.encode, CATALOG), prompt)
     fed = engine.evaluated[len(prompt) :]
     assert fed == free[: len(fed)]
+
+
+@pytest.mark.parametrize("quantity", [1, 12, 120, MAX_QUANTITY])
+def test_a_guess_changes_the_passes_and_never_the_answer(quantity: int) -> None:
+    rules_of_thumb = [
+        Answer(action, product, number)
+        for action in ("add", "remove")
+        for product in CATALOG
+        for number in (1, 2, 12, 1200, MAX_QUANTITY)
+    ]
+    for wanted in (Answer("remove", CATALOG[1], quantity), Answer("add", CATALOG[0], quantity)):
+        engine = WordEngine(wanted.to_json())
+        trie = AnswerTrie(engine.encode, CATALOG)
+        prompt = prompt_tokens(engine, CATALOG, "x")
+        plain = constrained(engine, trie, prompt)
+        for guessed in rules_of_thumb:
+
+            def guess(products: Sequence[str], guessed: Answer = guessed) -> Answer:
+                product = guessed.product if guessed.product in products else products[0]
+                return replace(guessed, product=product)
+
+            engine.calls, engine.evaluated = 0, []
+            found = constrained(engine, trie, prompt, guess)
+            assert found.answer == plain.answer == wanted
+            assert math.isclose(found.probability, plain.probability)
+            assert found.passes == engine.calls <= plain.passes
+            if guessed == wanted:
+                assert found.passes == 1
+
+
+def test_a_guess_is_asked_again_for_what_is_left_where_it_was_wrong() -> None:
+    engine = WordEngine(Answer("remove", CATALOG[2], 3).to_json())
+    trie = AnswerTrie(engine.encode, CATALOG)
+    asked: list[tuple[str, ...]] = []
+
+    def guess(products: Sequence[str]) -> Answer:
+        asked.append(tuple(products))
+        return Answer("add", products[0], 3)
+
+    found = constrained(engine, trie, prompt_tokens(engine, CATALOG, "x"), guess)
+    assert found.answer == Answer("remove", CATALOG[2], 3)
+    # Wrong about the action, then about the first letter, then about the size.
+    assert asked == [CATALOG, CATALOG, CATALOG[1:], CATALOG[2:]]
+    assert found.passes == 4
 
 
 def test_no_quantity_beyond_the_limit_and_none_with_a_leading_zero() -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from stages.bench_cpu import rules
 from stages.data.generate import generate
 from stages.data.rates import Rates
+from stages.intent import rules
 from stages.intent.metrics import score
 from stages.intent.rows import Answer, read_rows
 

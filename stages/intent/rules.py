@@ -1,4 +1,7 @@
-"""The honest baseline: what verb lists, number words and fuzzy matching get, without a model."""
+"""What verb lists, number words and fuzzy matching get, without a model.
+
+It is the honest baseline that a model is compared with, and the guess that its walk begins with.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,9 @@ import math
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from difflib import SequenceMatcher
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from stages.intent.rows import MAX_QUANTITY, Answer
 
@@ -128,6 +131,11 @@ def answer(catalog: Sequence[str], message: str) -> Answer:
     return Answer(action, product, _quantity(plain, product))
 
 
+def guess(message: str) -> Callable[[Sequence[str]], Answer]:
+    """The rules' answer to a message for any catalog, as `stages.intent.decode` asks for it."""
+    return partial(answer, message=message)
+
+
 def match(catalog: Sequence[str], plain: str) -> str:
     """The line whose words, the rare ones above all, are most in the message; the first of equals.
 
@@ -135,7 +143,7 @@ def match(catalog: Sequence[str], plain: str) -> str:
         catalog: product lines.
         plain: the message, lower-cased and without diacritics.
     """
-    lines = [list(dict.fromkeys(_tokens(_plain(line)))) for line in catalog]
+    lines = [_words(line) for line in catalog]
     found_in = Counter(word for line in lines for word in line)
 
     def best(text: str) -> tuple[float, int]:
@@ -197,11 +205,22 @@ def _tokens(plain: str) -> list[str]:
     return re.findall(r"\d+(?:[.,]\d+)?[a-z]*|[^\W\d_]+", plain)
 
 
+@lru_cache(maxsize=1 << 12)
+def _words(line: str) -> list[str]:
+    """The different words of a catalog's line."""
+    return list(dict.fromkeys(_tokens(_plain(line))))
+
+
 @lru_cache(maxsize=1 << 16)
 def _likeness(one: str, other: str) -> float:
     """1 for the same word in singular or plural, else the share of letters in common."""
     if one == other or one.rstrip("s") == other.rstrip("s"):
         return 1.0
-    if one[0].isdigit() or len(one) < 4 or abs(len(one) - len(other)) > 3:
+    longer, shorter = max(len(one), len(other)), min(len(one), len(other))
+    # The last is the most that the ratio of two words of these lengths can be.
+    if one[0].isdigit() or len(one) < 4 or longer - shorter > 3:
         return 0.0
-    return SequenceMatcher(None, one, other).ratio()
+    if 2 * shorter / (longer + shorter) < MIN_LIKENESS:
+        return 0.0
+    matcher = SequenceMatcher(None, one, other)
+    return matcher.ratio() if matcher.quick_ratio() >= MIN_LIKENESS else 0.0
