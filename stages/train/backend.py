@@ -106,8 +106,9 @@ def train(job: Job) -> list[dict[str, Any]]:
     """Trains the adapter and saves it; every process of a launch runs this.
 
     Returns:
-        The learning curve, points of `step`, `elapsed_sec` and `loss`, `learning_rate` or
-        `eval_loss`, `eval_exact_match`; empty in all processes but the first.
+        The learning curve, points of `step`, `elapsed_sec` and `loss`, `learning_rate`,
+        `rows_per_sec` so far or `eval_loss`, `eval_exact_match`; empty in all processes but the
+        first.
 
     Raises:
         StageFailed: the processes found no group, and each would train alone.
@@ -146,7 +147,7 @@ def train(job: Job) -> list[dict[str, Any]]:
     steps = params.max_steps or math.ceil(len(job.train) * params.epochs / rows_a_step)
     eval_steps = math.ceil(steps / params.evaluations)
     tokenizer = load_tokenizer(job.base)
-    curve = _curve_callback(job, tokenizer, steps)
+    curve = _curve_callback(job, tokenizer, steps, rows_a_step)
     trainer = SFTTrainer(
         model=model,
         args=SFTConfig(
@@ -215,13 +216,44 @@ def load_nf4(job: Job) -> Any:
     return model
 
 
+class Pace:
+    """Time that training steps take, evaluations between them and the first steps left out.
+
+    Attributes:
+        steps: steps that were timed.
+        sec: what they took, from the end of the step before.
+    """
+
+    _WARM_UP_STEPS = 3
+
+    def __init__(self) -> None:
+        self.steps, self.sec = 0, 0.0
+        self._last_sec: float | None = None
+
+    def step(self, number: int) -> None:
+        """A step is over; counted from 1."""
+        import torch
+
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        now_sec = time.perf_counter()
+        if self._last_sec is not None and number > self._WARM_UP_STEPS:
+            self.steps += 1
+            self.sec += now_sec - self._last_sec
+        self._last_sec = now_sec
+
+    def pause(self) -> None:
+        """Something else was done since the last step."""
+        self._last_sec = None
+
+
 def _printer_callback() -> Any:
     from transformers import PrinterCallback
 
     return PrinterCallback
 
 
-def _curve_callback(job: Job, tokenizer: Any, steps: int) -> Any:
+def _curve_callback(job: Job, tokenizer: Any, steps: int, rows_a_step: int) -> Any:
     """A trainer callback that keeps the learning curve, prints it, and scores validation rows."""
     from transformers import TrainerCallback
 
@@ -232,17 +264,25 @@ def _curve_callback(job: Job, tokenizer: Any, steps: int) -> Any:
     class Curve(TrainerCallback):  # type: ignore[misc]
         def __init__(self) -> None:
             self.points: list[dict[str, Any]] = []
+            self.pace = Pace()
+
+        def on_step_end(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
+            self.pace.step(state.global_step)
 
         def on_log(self, _args: Any, state: Any, _control: Any, logs: Any, **_: Any) -> None:
             if not state.is_world_process_zero or "loss" not in logs:
                 return
             rate = float(logs["learning_rate"])
             self._add(state.global_step, loss=float(logs["loss"]), learning_rate=rate)
+            if self.pace.steps:
+                rows_per_sec = rows_a_step * self.pace.steps / self.pace.sec
+                self.points[-1]["rows_per_sec"] = round(rows_per_sec, 2)
             print(f"step {state.global_step}/{steps} loss {self.points[-1]['loss']}", flush=True)
 
         def on_evaluate(
             self, _args: Any, state: Any, _control: Any, metrics: Any, model: Any, **_: Any
         ) -> None:
+            self.pace.pause()
             if not state.is_world_process_zero:
                 return
             exact = _exact_match(HFEngine(model, tokenizer), job.validation)

@@ -1,0 +1,54 @@
+#!/usr/bin/env bash
+# The measurement at the scale of Llama 3.2 1B, on a host with an NVIDIA GPU and the images' packages:
+#   tests/gpu/scale.sh make FOLDER         a model of that shape, pre-trained, fine-tuned and quantized
+#   tests/gpu/scale.sh bench FOLDER OUT    bench-gpu on it; PARAMS replaces the parameters below
+# What it leaves in docs/results says which GPU gave it. Each half takes about ten minutes on an H100.
+set -uo pipefail
+step=$1 folder=$2
+mkdir -p "$folder"
+PRETRAIN_SEC=${PRETRAIN_SEC:-140}
+export GPTQMODEL_TORCH_EXTENSIONS_DIR=$folder/kernels
+
+stage() { # name, output, parameters, inputs...
+    local name=$1 out=$2 params=$3 begin=$SECONDS
+    shift 3
+    [ -e "$folder/$out" ] && return  # made by a run before
+    printf '%s' "$params" >"$folder/$out.params.json"
+    python3 -m "stages.$name" --params "$folder/$out.params.json" --out "$folder/$out" \
+        "${@/#/--input=}" >"$folder/$out.log" 2>&1
+    local code=$?
+    echo "$out: exit $code after $((SECONDS - begin)) s"
+    tail -n 4 "$folder/$out.log"
+    return $code
+}
+
+pretrain() {
+    python3 -c 'import torch
+from gptqmodel.utils.marlin import prewarm_marlin_extension
+print(prewarm_marlin_extension(torch.bfloat16))' >"$folder/kernels.log" 2>&1 &  # beside all else
+    python3 -m stages.pretrain train --llama-1b --init stages/base/shipped --tokenizer stages/base/shipped \
+        --data-seed 7 --layers 16 --lines 16 --steps 1200 --warmup-steps 40 --learning-rate 2e-4 \
+        --limit-sec "$PRETRAIN_SEC" --report-every 50 --shard-texts 2000 --fresh-rows 0 \
+        --commit "${COMMIT:-unknown}" --out "$folder/base" 2>&1 | tee "$folder/base.log" | tail -n 3
+    mv "$folder/base/manifest.json" "$folder/base/pretrained.txt" "$folder"
+}
+
+make() {
+    stage data data '{"seed": 20261, "train_rows": 3000, "validation_rows": 300, "test_rows": 3000}'
+    [ -e "$folder/base" ] || pretrain || return 1
+    stage train train '{"device": "cuda", "seed": 1, "max_steps": 60, "batch_rows": 32,
+        "learning_rate": 1e-4, "evaluations": 1, "evaluation_rows": 64, "parity_rows": 60, "max_drop": 0.05}' \
+        base="$folder/base" data="$folder/data" || return 1
+    local shared='"device": "cuda", "seed": 1, "calibration_rows": 128, "parity_rows": 60, "max_drop": 0.05'
+    stage gptq awq "{\"method\": \"awq\", $shared}" model="$folder/train" data="$folder/data" &
+    stage gptq gptq "{$shared}" model="$folder/train" data="$folder/data"
+    wait
+}
+
+bench() {
+    local default='{"variants": ["fp16", "bf16", "nf4", "gptq:marlin", "gptq:triton", "awq:marlin"]}'
+    stage bench_gpu bench "${PARAMS:-$default}" model="$folder/train" data="$folder/data" \
+        gptq="$folder/gptq" awq="$folder/awq"
+}
+
+$step
