@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,7 @@ def test_a_difference_within_the_noise_is_not_called_one() -> None:
 
 def test_the_noise_is_the_larger_of_what_the_pair_says() -> None:
     measured = metrics(["fp16", "gptq:triton"])
-    # As a whole the second process took as long, in decoding alone it was half as fast again.
+    # As a whole the second process took as long, in decoding alone it was half as much faster.
     measured["noise"][0]["relative"] = 0.0
     (again,) = [
         one
@@ -302,3 +303,17 @@ def test_what_is_no_result_is_refused(
     assert printed.err.startswith(f"error: {tmp_path / 'result.json'}")
     assert printed.err.count("\n") == 1
     assert not (tmp_path / "plots").exists()
+
+
+def test_plots_without_matplotlib_are_refused_before_anything_is_printed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    (tmp_path / "result.json").write_text(json.dumps(metrics()))
+    assert main([str(tmp_path / "result.json"), "--plots", str(tmp_path / "plots")]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err == (
+        "error: --plots needs the package matplotlib, which is not installed here: run this in the "
+        "bench image\n"
+    )

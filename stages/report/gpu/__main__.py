@@ -1,9 +1,12 @@
-"""`python -m stages.report.gpu RESULT.json [--plots DIR]`: a GPU result as the docs show it.
+r"""`python -m stages.report.gpu RESULT.json [--plots DIR]`: a GPU result as the docs show it.
 
 For docs/results/bench-gpu-*.json: metrics.json of a bench-gpu run, with the `command` that gave it
 and, if wanted, the `packages` of its manifest. Prints the report's section on it as Markdown, and
 writes its plots as SVG files, so that what the docs say of a result is made from it and not by
-hand. The plots need matplotlib, which the bench image has.
+hand. The plots need matplotlib, which the bench image has:
+
+    docker run --rm -u "$(id -u)" -v "$PWD:/checkout" -w /checkout --entrypoint python3 \
+        cartwright/bench:local -m stages.report.gpu docs/results/RESULT.json --plots docs/plots
 """
 
 from __future__ import annotations

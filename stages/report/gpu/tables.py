@@ -62,15 +62,15 @@ def _batch(gpu: Gpu, batch: int) -> Block:
             "First token",
             "Peak VRAM",
             "NVML",
-            "Energy/request",
-            "Of the bandwidth",
+            "Energy",
+            "Bandwidth",
         ),
         [_cell(one) for one in cells],
         f"Prompts of {settings['prompt_tokens']} tokens and {settings['new_tokens']} new ones, "
         f"{min(one['latency_sec']['n'] for one in cells)} timed batches or more a row; the time is "
         "a whole batch's. Peak VRAM is what torch's allocator held, NVML the whole process with "
-        "its CUDA context; the energy is the whole GPU's. The last column is the share of the "
-        "GPU's measured copy bandwidth that reading the weights once a step takes."
+        "its CUDA context. Energy is the whole GPU's for each request. Bandwidth is the share of "
+        "what memory copies reach here that reading the weights once a step takes."
         if batch == min(one["batch"] for one in gpu["cells"])
         else "",
     )
