@@ -1,109 +1,67 @@
-"""Drawing and typesetting: the only file of this stage that imports matplotlib and jinja2.
-
-A plot is drawn with placeholder colours that CSS variables replace in the SVG, so that one drawing
-serves a light page, a dark one and paper. Text stays text. Each is drawn twice, for a wide page and
-for a phone, since an SVG that is scaled down takes its letters with it.
-"""
+"""The plots of what the CPU bench measured and of training, and the page they stand on."""
 
 from __future__ import annotations
 
-import io
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 import jinja2
-import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from stages.report import figures, labels
+from stages.report.canvas import (
+    ACCENT,
+    INK,
+    MUTED,
+    PAPER,
+    SERIES,
+    STEPS,
+    Drawing,
+    both,
+    frame,
+    rows,
+)
 
-mpl.use("svg")
-
-_SVG = "http://www.w3.org/2000/svg"
-_INK, _MUTED, _GRID, _ACCENT, _SERIES, _PAPER = (
-    "#010101", "#020202", "#030303", "#040404", "#050505", "#060606",
-)  # fmt: skip
-_COLOURS = {
-    _INK: "currentColor",
-    _MUTED: "var(--muted)",
-    _GRID: "var(--line)",
-    _ACCENT: "var(--accent)",
-    _SERIES: "var(--series)",
-    _PAPER: "var(--paper)",
-}
-_STYLE: Any = {
-    "svg.fonttype": "none",
-    "font.family": "DejaVu Sans",
-    "font.size": 11.5,
-    "text.color": _INK,
-    "axes.edgecolor": _GRID,
-    "axes.labelcolor": _MUTED,
-    "axes.linewidth": 0.8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.titlesize": 11.5,
-    "grid.color": _GRID,
-    "grid.linewidth": 0.6,
-    "xtick.color": _GRID,
-    "ytick.color": _GRID,
-    "xtick.labelcolor": _MUTED,
-    "ytick.labelcolor": _MUTED,
-    "figure.facecolor": "none",
-    "axes.facecolor": "none",
-    "savefig.facecolor": "none",
-}
-# Inches at 72 units an inch: the width in units is the width in CSS pixels at natural size.
-_SIZES = {"wide": (10.2, 5.2), "narrow": (4.7, 4.7)}
 _LOG_ABOVE_RATIO = 6.0
 _NAME_INCHES = 1.75
-_STEPS = (1, 2, 2.5, 5, 10)
-
-Draw = Callable[[Figure, dict[str, str]], None]
 
 
 def plots(data: dict[str, Any]) -> dict[str, dict[str, str]]:
     """Every plot as inline SVG: plot name to `wide` and `narrow`."""
     points, curve, confidence = data["variants"], data["learning_curve"], data["confidence"]
-    bars = 0.7 + 0.44 * len(points)
-    drawings: dict[str, tuple[str, Draw]] = {
-        "latency": (
+    drawings: dict[str, Drawing] = {
+        "latency": Drawing(
             "Exact match against median latency",
             lambda figure, titles: _scatter(
                 figure, titles, points, "latency_p50_sec", "median latency", figures.seconds
             ),
         ),
-        "memory": (
+        "memory": Drawing(
             "Exact match against peak memory",
             lambda figure, titles: _scatter(
                 figure, titles, points, "peak_rss_bytes", "peak memory", figures.size
             ),
         ),
-        "size": ("Size on disk", lambda figure, titles: _bars(figure, titles, points)),
+        "size": Drawing(
+            "Size on disk",
+            lambda figure, titles: _bars(figure, titles, points),
+            rows(len(points)),
+        ),
     }
     if curve:
-        drawings["curve"] = (
+        drawings["curve"] = Drawing(
             "Learning curve",
             lambda figure, titles: _curve(figure, titles, curve),
         )
     if confidence:
-        drawings["confidence"] = (
+        drawings["confidence"] = Drawing(
             "Exact match by share answered and by probability",
             lambda figure, titles: _confidence(figure, titles, confidence),
         )
-    return {
-        name: {
-            kind: _svg(f"{name}-{kind}", label, draw, (width, bars if name == "size" else height))
-            for kind, (width, height) in _SIZES.items()
-        }
-        for name, (label, draw) in drawings.items()
-    }
+    return both(drawings)
 
 
 def page(content: dict[str, Any]) -> str:
@@ -125,43 +83,6 @@ def page(content: dict[str, Any]) -> str:
     return environment.get_template("report.html.j2").render(**content)
 
 
-def _svg(name: str, label: str, draw: Draw, size: tuple[float, float]) -> str:
-    """Draws a figure; `draw` fills a mapping of element id to tooltip."""
-    titles: dict[str, str] = {}
-    with mpl.rc_context(_STYLE | {"svg.hashsalt": name}):
-        figure = Figure(figsize=size, dpi=72)
-        draw(figure, titles)
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return _inline(buffer.getvalue(), name, label, titles)
-
-
-def _inline(text: str, name: str, label: str, titles: dict[str, str]) -> str:
-    """Makes matplotlib's document an element of a page: scaled, described, coloured by CSS."""
-    ElementTree.register_namespace("", _SVG)
-    ElementTree.register_namespace("xlink", "http://www.w3.org/1999/xlink")
-    root = ElementTree.fromstring(text)
-    for child in list(root):
-        if child.tag.endswith("metadata"):
-            root.remove(child)
-    for key in ("width", "height"):
-        root.attrib.pop(key)
-    root.attrib |= {"role": "img", "aria-label": label}
-    for element in root.iter():
-        identifier = element.get("id")
-        if identifier in titles:
-            title = ElementTree.Element(f"{{{_SVG}}}title")
-            title.text = titles[identifier]
-            element.insert(0, title)
-        # Ids of one page are one namespace; only those that are referred to are kept.
-        if identifier and not re.fullmatch(r"[mp][0-9a-f]{10}", identifier):
-            del element.attrib["id"]
-    inline = ElementTree.tostring(root, encoding="unicode")
-    for colour, variable in _COLOURS.items():
-        inline = inline.replace(colour, variable)
-    return inline.replace("'DejaVu Sans'", "var(--font)")
-
-
 def _scatter(
     figure: Figure,
     titles: dict[str, str],
@@ -171,11 +92,11 @@ def _scatter(
     spell: Callable[[float], str],
 ) -> None:
     """Exact match over a cost, with the 95 % interval as a bar; left and up is better."""
-    axes = figure.add_axes(_frame(figure, left=0.66, bottom=0.62))
+    axes = figure.add_axes(frame(figure, left=0.66, bottom=0.62))
     edge = _cost_axis(axes, points, key, spell)
     places = [min(float(point[key]), edge) for point in points]
     for point, place in zip(points, places, strict=True):
-        colour = _ACCENT if point["recommended"] else _SERIES
+        colour = ACCENT if point["recommended"] else SERIES
         beyond = point[key] > edge
         axes.vlines(
             place,
@@ -195,7 +116,7 @@ def _scatter(
             clip_on=False,
             marker=">" if beyond else "o" if point["engine"] == "llama.cpp" else "D",
             markersize=9 if point["recommended"] else 7,
-            markerfacecolor=colour if point["engine"] == "llama.cpp" else _PAPER,
+            markerfacecolor=colour if point["engine"] == "llama.cpp" else PAPER,
             markeredgecolor=colour,
             markeredgewidth=1.4,
             linestyle="none",
@@ -206,7 +127,7 @@ def _scatter(
         )
     _share_axis(axes, points)
     axes.set_xlabel(f"{label}, less is better")
-    axes.set_title("exact match, %", loc="left", color=_MUTED)
+    axes.set_title("exact match, %", loc="left", color=MUTED)
     labels.place(
         axes,
         [(place, 100 * point["exact"]) for point, place in zip(points, places, strict=True)],
@@ -214,8 +135,8 @@ def _scatter(
             f"{point['name']}: {spell(point[key])}" if point[key] > edge else point["name"]
             for point in points
         ],
-        [_ACCENT if point["recommended"] else _INK for point in points],
-        _MUTED,
+        [ACCENT if point["recommended"] else INK for point in points],
+        MUTED,
         [
             (place, 100 * point["exact_low"], 100 * point["exact_high"])
             for point, place in zip(points, places, strict=True)
@@ -245,7 +166,7 @@ def _cost_axis(
         low, high = max(0.0, low - 0.15 * span), high + 0.35 * span
         if others and max(others) < high + 2 * span:
             high = max(others) + 0.3 * span
-        axes.xaxis.set_major_locator(MaxNLocator(5, steps=_STEPS))
+        axes.xaxis.set_major_locator(MaxNLocator(5, steps=STEPS))
     axes.set_xlim(low, high)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _place: _tick(value, spell)))
     axes.tick_params(which="both", length=0)
@@ -265,14 +186,14 @@ def _share_axis(axes: Axes, points: Sequence[dict[str, Any]]) -> None:
     high = max(100 * point["exact_high"] for point in points)
     margin = max(0.06 * (high - low), 0.1)
     axes.set_ylim(max(0.0, low - margin), min(100.0 + margin, high + margin))
-    axes.yaxis.set_major_locator(MaxNLocator(6, steps=_STEPS))
+    axes.yaxis.set_major_locator(MaxNLocator(6, steps=STEPS))
     axes.tick_params(length=0)
 
 
 def _bars(figure: Figure, titles: dict[str, str], points: Sequence[dict[str, Any]]) -> None:
     """Size of each variant, largest on top, with bits a weight."""
     ordered = sorted(points, key=lambda point: point["size_bytes"])
-    axes = figure.add_axes(_frame(figure, left=_NAME_INCHES, bottom=0.1))
+    axes = figure.add_axes(frame(figure, left=_NAME_INCHES, bottom=0.1))
     largest = max(point["size_bytes"] for point in ordered)
     for row, point in enumerate(ordered):
         identifier = f"bar-{point['name']}"
@@ -281,16 +202,16 @@ def _bars(figure: Figure, titles: dict[str, str], points: Sequence[dict[str, Any
             spelled += f" · {point['bits_per_weight']:.1f} bit"
         axes.barh(
             row, point["size_bytes"] / largest, height=0.62, gid=identifier,
-            color=_ACCENT if point["recommended"] else _SERIES,
+            color=ACCENT if point["recommended"] else SERIES,
         )  # fmt: skip
         axes.patches[-1].set_gid(identifier)
         axes.annotate(
             spelled, (point["size_bytes"] / largest, row), (5, 0), textcoords="offset points",
-            va="center", color=_ACCENT if point["recommended"] else _INK,
+            va="center", color=ACCENT if point["recommended"] else INK,
         )  # fmt: skip
         titles[identifier] = f"{point['name']}: {spelled}"
     axes.set_yticks(range(len(ordered)), [point["name"] for point in ordered])
-    axes.tick_params(length=0, labelcolor=_INK)
+    axes.tick_params(length=0, labelcolor=INK)
     axes.set_xlim(0, 1.28 if figure.get_figwidth() > 6 else 2.05)
     axes.set_ylim(-0.6, len(ordered) - 0.4)
     axes.xaxis.set_visible(False)
@@ -301,26 +222,26 @@ def _bars(figure: Figure, titles: dict[str, str], points: Sequence[dict[str, Any
 def _curve(figure: Figure, titles: dict[str, str], curve: Sequence[dict[str, Any]]) -> None:
     """Loss above, exact match on the validation rows below, over the steps."""
     evaluated = [one for one in curve if one.get("eval_exact_match") is not None]
-    left, bottom, width, height = _frame(figure, left=0.66, bottom=0.62)
+    left, bottom, width, height = frame(figure, left=0.66, bottom=0.62)
     panels = 2 if evaluated else 1
     gap = 0.45 / figure.get_figheight()
     each = (height - gap * (panels - 1)) / panels
     upper = figure.add_axes((left, bottom + (each + gap) * (panels - 1), width, each))
     drawn = [
-        _line(upper, titles, curve, "loss", "training", _SERIES, ""),
-        _line(upper, titles, curve, "eval_loss", "validation", _ACCENT, "o"),
+        _line(upper, titles, curve, "loss", "training", SERIES, ""),
+        _line(upper, titles, curve, "eval_loss", "validation", ACCENT, "o"),
     ]
     losses = [
         one[key] for one in curve for key in ("loss", "eval_loss") if one.get(key) is not None
     ]
     if min(losses) > 0 and max(losses) / min(losses) > _LOG_ABOVE_RATIO:
-        upper.set_title("loss, logarithmic", loc="left", color=_MUTED)
+        upper.set_title("loss, logarithmic", loc="left", color=MUTED)
         upper.set_yscale("log")
         upper.yaxis.set_major_formatter(FuncFormatter(lambda value, _place: f"{value:g}"))
         upper.yaxis.set_minor_formatter(NullFormatter())
     else:
-        upper.set_title("loss", loc="left", color=_MUTED)
-        upper.yaxis.set_major_locator(MaxNLocator(4, steps=_STEPS))
+        upper.set_title("loss", loc="left", color=MUTED)
+        upper.yaxis.set_major_locator(MaxNLocator(4, steps=STEPS))
     upper.tick_params(length=0, which="both")
     if all(drawn):
         upper.legend(
@@ -332,18 +253,18 @@ def _curve(figure: Figure, titles: dict[str, str], curve: Sequence[dict[str, Any
         upper.tick_params(labelbottom=False)
         last = figure.add_axes((left, bottom, width, each), sharex=upper)
         scaled = [one | {"share": 100 * one["eval_exact_match"]} for one in evaluated]
-        _line(last, titles, scaled, "share", "exact match", _ACCENT, "o")
-        last.set_title("exact match on validation rows, %", loc="left", color=_MUTED)
-        last.yaxis.set_major_locator(MaxNLocator(4, steps=_STEPS))
+        _line(last, titles, scaled, "share", "exact match", ACCENT, "o")
+        last.set_title("exact match on validation rows, %", loc="left", color=MUTED)
+        last.yaxis.set_major_locator(MaxNLocator(4, steps=STEPS))
         last.set_ylim(top=101)
         last.tick_params(length=0)
-    last.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=_STEPS))
+    last.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=STEPS))
     last.set_xlabel("step")
 
 
 def _confidence(figure: Figure, titles: dict[str, str], confidence: dict[str, Any]) -> None:
     """Exact match of the surest answers, and of answers of like probability; beside or below."""
-    left, bottom, width, height = _frame(figure, left=0.66, bottom=0.62)
+    left, bottom, width, height = frame(figure, left=0.66, bottom=0.62)
     if figure.get_figwidth() > 6:
         gap = 0.9 / figure.get_figwidth()
         each = (width - gap) / 2
@@ -356,13 +277,13 @@ def _confidence(figure: Figure, titles: dict[str, str], confidence: dict[str, An
     first, second = (figure.add_axes(box) for box in boxes)
     _rates(first, titles, "coverage", [(100 * one["share"], one["exact"]) for one in coverage])
     first.set_xlabel("share of the requests answered, the surest first, %")
-    first.set_title("exact match among them, %", loc="left", color=_MUTED)
-    second.plot([0, 100], [0, 100], color=_MUTED, linewidth=1, linestyle="--", zorder=1)
+    first.set_title("exact match among them, %", loc="left", color=MUTED)
+    second.plot([0, 100], [0, 100], color=MUTED, linewidth=1, linestyle="--", zorder=1)
     _rates(second, titles, "bin", [(100 * one["mean_probability"], one["exact"]) for one in bins])
     second.set_xlim(0, 102)
     second.set_ylim(0, 103)
     second.set_xlabel("probability that the model gives, %")
-    second.set_title("exact match, %; dashed: as promised", loc="left", color=_MUTED)
+    second.set_title("exact match, %; dashed: as promised", loc="left", color=MUTED)
 
 
 def _rates(
@@ -371,19 +292,19 @@ def _rates(
     """Rates with their intervals over a share, both in percent."""
     for number, (place, rate) in enumerate(points):
         axes.vlines(
-            place, 100 * rate["low"], 100 * rate["high"], color=_ACCENT, linewidth=1.2, alpha=0.5
+            place, 100 * rate["low"], 100 * rate["high"], color=ACCENT, linewidth=1.2, alpha=0.5
         )
         identifier = f"{name}-{number}"
         axes.plot(
-            [place], [100 * rate["value"]], marker="o", markersize=5, color=_ACCENT,
+            [place], [100 * rate["value"]], marker="o", markersize=5, color=ACCENT,
             linestyle="none", gid=identifier, clip_on=False, zorder=3,
         )  # fmt: skip
         titles[identifier] = (
             f"{place:.0f} %: {figures.percent(rate['value'])} right of {rate['n']:,} "
             f"({figures.interval(rate)})"
         )
-    axes.xaxis.set_major_locator(MaxNLocator(5, steps=_STEPS))
-    axes.yaxis.set_major_locator(MaxNLocator(5, steps=_STEPS))
+    axes.xaxis.set_major_locator(MaxNLocator(5, steps=STEPS))
+    axes.yaxis.set_major_locator(MaxNLocator(5, steps=STEPS))
     axes.tick_params(length=0)
 
 
@@ -412,14 +333,3 @@ def _line(
             )
             titles[identifier] = f"step {one['step']}: {label} {figures.significant(one[key])}"
     return True
-
-
-def _frame(figure: Figure, left: float, bottom: float) -> tuple[float, float, float, float]:
-    """The axes' rectangle as shares of the figure, from margins in inches."""
-    width, height = figure.get_figwidth(), figure.get_figheight()
-    return (
-        left / width,
-        bottom / height,
-        1 - (left + 0.14) / width,
-        1 - (bottom + 0.36) / height,
-    )

@@ -10,13 +10,14 @@ from typing import Any
 from stages.core import artifact
 from stages.core.errors import InputError
 from stages.report import recommend
+from stages.report.gpu.section import section
 from stages.report.params import Params
-from stages.report.schema import SCHEMA_VERSION, Latency, LineageStep, Report, Variant
+from stages.report.schema import SCHEMA_VERSION, Gpu, Latency, LineageStep, Report, Variant
 
 _METRICS_SCHEMA = 1
 _RATE_KEYS = ("value", "low", "high", "n")
 _ACCURACY_KEYS = ("exact", "action", "product", "quantity")
-_ORDER = ("data", "base", "train", "gguf", "bench-cpu")
+_ORDER = ("data", "base", "train", "gguf", "gptq", "awq", "bench-cpu", "bench-gpu")
 
 
 def collect(params: Params, inputs: Mapping[str, Path]) -> Report:
@@ -33,7 +34,7 @@ def collect(params: Params, inputs: Mapping[str, Path]) -> Report:
         raise InputError("--input bench-cpu=DIR is missing: a report needs measurements")
     manifests = {name: artifact.read_manifest(folder) for name, folder in inputs.items()}
     metrics_path = inputs["bench-cpu"] / "metrics.json"
-    metrics = _read_json(metrics_path)
+    metrics = read_json(metrics_path)
     if not isinstance(metrics, dict) or metrics.get("schema") != _METRICS_SCHEMA:
         raise InputError(f"{metrics_path}: not metrics of schema {_METRICS_SCHEMA}; run bench-cpu")
     hashes = _file_hashes(manifests)
@@ -55,6 +56,7 @@ def collect(params: Params, inputs: Mapping[str, Path]) -> Report:
         "profile": params.profile,
         "recommendation": recommendation,
         "comparison": recommend.compare(variants, recommendation["variant"]),
+        "gpu": _gpu(params, inputs, manifests),
         "variants": variants,
         "plots": _plots(variants, curve),
         "parity": _optional(inputs, "gguf", "parity.json"),
@@ -69,6 +71,16 @@ def collect(params: Params, inputs: Mapping[str, Path]) -> Report:
             "invoke bench-cpu --model MODEL.gguf",
         ],
     }
+
+
+def _gpu(
+    params: Params, inputs: Mapping[str, Path], manifests: Mapping[str, Mapping[str, Any]]
+) -> Gpu | None:
+    if "bench-gpu" not in inputs:
+        return None
+    path = inputs["bench-gpu"] / "metrics.json"
+    packages = manifests["bench-gpu"]["packages"]
+    return section(path, read_json(path), packages, params.max_accuracy_drop)
 
 
 def _variants(path: Path, metrics: Mapping[str, Any], hashes: Mapping[str, str]) -> list[Variant]:
@@ -226,10 +238,15 @@ def _step(manifest: Mapping[str, Any]) -> LineageStep:
 
 def _optional(inputs: Mapping[str, Path], name: str, file: str) -> Any:
     """A file of an input that may have been left out."""
-    return _read_json(inputs[name] / file) if name in inputs else None
+    return read_json(inputs[name] / file) if name in inputs else None
 
 
-def _read_json(path: Path) -> Any:
+def read_json(path: Path) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        InputError: It cannot be read, or is no JSON.
+    """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

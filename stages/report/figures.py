@@ -66,3 +66,13 @@ def change(share: float) -> str:
     """A relative change with its sign: `−90 %`."""
     sign = "−" if share < 0 else "+"
     return f"{sign}{abs(share) * 100:.0f} %"
+
+
+def factor(ratio: float) -> str:
+    """A ratio as a table has it: `1.38×`."""
+    return f"{significant(ratio)}×"
+
+
+def joules(value: float) -> str:
+    """Energy: `8.30 J`, `412 mJ`."""
+    return f"{significant(value)} J" if value >= 0.9995 else f"{significant(value * 1e3)} mJ"

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from stages.report import figures
+from stages.report.gpu import tables
 from stages.report.recommend import accuracy_of
-from stages.report.schema import Comparison, Confidence, LineageStep, Report, Variant
+from stages.report.schema import Comparison, Confidence, Gpu, LineageStep, Report, Variant
 
 
 def render(report: Report) -> str:
@@ -53,6 +54,8 @@ def render(report: Report) -> str:
         ]
     if report["comparison"] is not None:
         parts += ["## Beside the paper", comparison_sentence(report["comparison"])]
+    if report["gpu"] is not None:
+        parts.append(gpu_section(report["gpu"]))
     if report["parity"] is not None:
         parts += ["## Parity", parity_table(report["parity"])]
     if report["plots"]["learning_curve"]:
@@ -75,6 +78,15 @@ def render(report: Report) -> str:
         "```\n" + "\n".join(report["rerun"]) + "\n```",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def gpu_section(gpu: Gpu) -> str:
+    """What bench-gpu measured."""
+    parts = [f"## {tables.TITLE}", *tables.introduction(gpu)]
+    for block in tables.blocks(gpu):
+        parts += [f"### {block.title}", _table(block.head, block.rows)]
+        parts += [block.note] if block.note else []
+    return "\n\n".join(parts)
 
 
 def confidence_sentence(confidence: Confidence) -> str:

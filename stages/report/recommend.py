@@ -143,7 +143,7 @@ def _reason(
         limit_bytes = chosen["peak_rss_bytes"] * (1 + _MEMORY_NOISE)
         lightest = all(one["peak_rss_bytes"] > limit_bytes for one in rest)
         sentences.append(
-            f"{_listed([one['name'] for one in rest])} {verb} as fast within the noise of "
+            f"{listed([one['name'] for one in rest])} {verb} as fast within the noise of "
             f"{figures.percent(noise)}; {chosen['name']} "
             + ("needs the least memory." if lightest else "is the smallest of the lightest.")
         )
@@ -190,5 +190,6 @@ def _overlap(one: Variant, better: Variant) -> str:
     return "beyond the intervals" if apart else "within the intervals"
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """Names as a sentence has them: `A, B and C`."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -9,6 +9,7 @@ from typing import Any
 
 from stages.report import card, markdown
 from stages.report.collect import collect
+from stages.report.gpu import tables
 from stages.report.params import Params
 from stages.report.recommend import accuracy_of
 
@@ -29,10 +30,12 @@ def run(params: Params, inputs: Mapping[str, Path], out: Path) -> dict[str, Any]
 
     # Imported here: the host imports this module, and has no matplotlib.
     from stages.report import backend
+    from stages.report.gpu import plots
 
+    gpu = report["gpu"]
     content = {
         "report": report,
-        "plots": backend.plots(report["plots"]),
+        "plots": backend.plots(report["plots"]) | (plots.plots(gpu) if gpu else {}),
         "accuracy_of": accuracy_of,
         "comparison": (
             markdown.comparison_sentence(report["comparison"]) if report["comparison"] else None
@@ -42,6 +45,9 @@ def run(params: Params, inputs: Mapping[str, Path], out: Path) -> dict[str, Any]
             if report["plots"]["confidence"]
             else None
         ),
+        "gpu_title": tables.TITLE,
+        "gpu_introduction": tables.introduction(gpu) if gpu else [],
+        "gpu_blocks": tables.blocks(gpu) if gpu else [],
         "languages": markdown.languages_of(report["variants"]),
         "host": markdown.host_rows(report),
         "short": markdown.short,

@@ -172,8 +172,18 @@ def learning_curve() -> list[dict[str, Any]]:
     return curve
 
 
-def write_inputs(folder: Path, variants: Sequence[dict[str, Any]] | None = None) -> dict[str, Path]:
-    """Every input of the report stage, each a complete artifact."""
+def write_inputs(
+    folder: Path,
+    variants: Sequence[dict[str, Any]] | None = None,
+    gpu: dict[str, Any] | None = None,
+) -> dict[str, Path]:
+    """Every input of the report stage, each a complete artifact.
+
+    Args:
+        folder: where to.
+        variants: of the CPU bench; the usual ones if None.
+        gpu: metrics.json of bench-gpu; no such input, nor gptq, if None.
+    """
     measured = metrics(variants)
     parity = {
         "schema": 1,
@@ -200,13 +210,16 @@ def write_inputs(folder: Path, variants: Sequence[dict[str, Any]] | None = None)
     for one in measured["variants"]:
         if one["file"]:
             files["gguf"][one["file"]] = one["name"]
-    needs = {
+    needs: dict[str, tuple[str, ...]] = {
         "data": (),
         "base": (),
         "train": ("base", "data"),
         "gguf": ("train", "data"),
         "bench-cpu": ("gguf", "train", "data"),
     }
+    if gpu is not None:
+        files |= {"gptq": {"parity.json": parity}, "bench-gpu": {"metrics.json": gpu}}
+        needs |= {"gptq": ("train", "data"), "bench-gpu": ("gptq", "train", "data")}
     for stage, contents in files.items():
         (folder / stage).mkdir(parents=True)
         for name, content in contents.items():

@@ -1,0 +1,1 @@
+"""The section on the GPU bench: its content, its tables and its plots."""
