@@ -23,7 +23,7 @@ SUITES = {
 
 @pytest.mark.parametrize("image", SUITES)
 def test_suite_passes_in_its_image(image: str, copied_pytest: Path, tiny: Path) -> None:
-    # Tests build no image of some gigabytes that they could not run on a GPU.
+    # Tests build the CPU images alone: a CUDA image takes gigabytes.
     if image in images.GPU_IMAGES and not images.survey([image])[0].is_current:
         pytest.skip(f"the image {image} is not built from these sources: `invoke build {image}`")
     suite = f"tests/stages/in_image/{SUITES[image]}"
