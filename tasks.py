@@ -184,7 +184,8 @@ def status(
     from stages.host import inspection
 
     steps = inspection.status(
-        Request(profile=profile, local=local, device=device, settings=tuple(set_ or ()))
+        Request(profile=profile, local=local, device=device, settings=tuple(set_ or ())),
+        view.choose(as_json=json_).say,
     )
     if json_:
         _print_json(inspection.status_json(steps))

@@ -55,10 +55,14 @@ class Params:
                     f"variants: {variant!r} is none of {', '.join((*PLAIN, NF4))} and no "
                     "INPUT:KERNEL, as gptq:marlin"
                 )
-        for name, known in (("variants", self.variants), ("engines", ENGINES)):
-            given = getattr(self, name)
-            if not given or len(set(given)) < len(given) or set(given) - set(known):
-                raise InputError(f"{name}: name one or more of {', '.join(known)}, none twice")
+        if not self.variants or len(set(self.variants)) < len(self.variants):
+            raise InputError("variants: name one or more, none twice")
+        if (
+            not self.engines
+            or len(set(self.engines)) < len(self.engines)
+            or set(self.engines) - set(ENGINES)
+        ):
+            raise InputError(f"engines: name one or more of {', '.join(ENGINES)}, none twice")
         if not self.batches or min(self.batches) < 1:
             raise InputError("batches: give one or more sizes of at least 1")
         for name in ("prompt_tokens", "min_requests", "rounds", "request_rows"):

@@ -111,6 +111,9 @@ def _build(
 ) -> None:
     """Do the work in the temporary folder, then publish it."""
     out = Path(given.out)
+    caller = _read_json(Path(given.provenance)) if given.provenance else {}
+    # Two stages may be one module with other parameters.
+    stage = caller.get("stage", stage)
     values = params.build(
         params_type,
         _read_json(Path(given.params)),
@@ -118,7 +121,6 @@ def _build(
     )
     inputs = _parse_inputs(given.input)
     described = provenance.describe_inputs(inputs)
-    caller = _read_json(Path(given.provenance)) if given.provenance else {}
     if out.exists():
         raise InputError(f"--out {out}: exists already; name a new folder or delete it")
     temporary.mkdir(parents=True)

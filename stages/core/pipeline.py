@@ -20,27 +20,26 @@ class Stage:
     """One stage as pipeline.yaml declares it.
 
     Attributes:
-        name: Its one name: artifact folder, Compose service and, with underscores, module.
+        name: Its one name: artifact folder and Compose service.
+        module: Its package below `stages`; the name, with underscores, if not given.
         images: Image by device, `cpu` and `gpu`.
         device: Where it runs; `auto` takes a GPU where the Docker host has one.
         inputs: Producing stage by the name under which this stage reads it.
+        optional: Of these, the names of those that it can do without.
         outputs: Files that it must write, glob patterns allowed.
         network: Whether it may use the network.
         files: Names of parameters that hold a path on the host, empty for none.
     """
 
     name: str
+    module: str
     images: Mapping[str, str]
     device: str
     inputs: Mapping[str, str]
+    optional: Sequence[str]
     outputs: Sequence[str]
     network: bool
     files: Sequence[str]
-
-    @property
-    def module(self) -> str:
-        """Name of the stage's package below `stages`."""
-        return self.name.replace("-", "_")
 
 
 @dataclass(frozen=True)
@@ -50,12 +49,28 @@ class Pipeline:
     stages: Mapping[str, Stage]
 
     def upstream(self, name: str) -> list[str]:
-        """A stage and all that it needs, in the order in which they run."""
+        """A stage and all that it needs, in the order in which they run; all stages for ""."""
+        if not name:
+            return list(self.stages)
         needed = {name}
         for stage in reversed(list(self.stages.values())):
             if stage.name in needed:
                 needed.update(stage.inputs.values())
         return [stage for stage in self.stages if stage in needed]
+
+    def without_gpu(self) -> Pipeline:
+        """What can run where there is no GPU.
+
+        A stage that has an image for GPUs alone is left out, and so is one that needs a stage that
+        is; one that can do without it loses that input.
+        """
+        kept: dict[str, Stage] = {}
+        for stage in self.stages.values():
+            gone = {name for name, producer in stage.inputs.items() if producer not in kept}
+            if "cpu" in stage.images and gone <= set(stage.optional):
+                inputs = {name: stage.inputs[name] for name in stage.inputs if name not in gone}
+                kept[stage.name] = dataclasses.replace(stage, inputs=inputs)
+        return Pipeline(kept)
 
     def require(self, name: str) -> Stage:
         """The stage of that name.
@@ -92,8 +107,9 @@ def load(root: Path) -> Pipeline:
     for stage in stages.values():
         for name, producer in stage.inputs.items():
             if producer not in stages:
+                key = "optional" if name in stage.optional else "inputs"
                 raise InputError(
-                    f"{document.locate('stages', stage.name, 'inputs', name)}: "
+                    f"{document.locate('stages', stage.name, key, name)}: "
                     f"no stage {producer!r}; there are: {', '.join(stages)}"
                 )
     return Pipeline(_sort(document, stages))
@@ -135,15 +151,38 @@ def _stage(document: yamlfile.Document, name: str, body: Any, targets: Sequence[
     network = body.get("network", False)
     if type(network) is not bool:
         raise InputError(f"{document.locate(*where, 'network')}: must be true or false")
+    inputs, optional = _inputs(document, where, body)
     return Stage(
         name=name,
+        module=_module(document, where, body.get("module", name.replace("-", "_"))),
         images=images,
         device=device,
-        inputs=_mapping(document, (*where, "inputs"), body.get("inputs", {})),
+        inputs=inputs,
+        optional=optional,
         outputs=_list(document, (*where, "outputs"), body["outputs"]),
         network=network,
         files=_list(document, (*where, "files"), body.get("files", [])),
     )
+
+
+def _module(document: yamlfile.Document, where: Sequence[str], value: Any) -> str:
+    if not isinstance(value, str):
+        raise InputError(f"{document.locate(*where, 'module')}: must be a name, not {value!r}")
+    return value
+
+
+def _inputs(
+    document: yamlfile.Document, where: Sequence[str], body: Mapping[str, Any]
+) -> tuple[dict[str, str], tuple[str, ...]]:
+    """All inputs, and the names of those that are optional."""
+    inputs = _mapping(document, (*where, "inputs"), body.get("inputs", {}))
+    optional = _mapping(document, (*where, "optional"), body.get("optional", {}))
+    for name in optional:
+        if name in inputs:
+            raise InputError(
+                f"{document.locate(*where, 'optional', name)}: is one of the inputs already"
+            )
+    return {**inputs, **optional}, tuple(optional)
 
 
 def _mapping(document: yamlfile.Document, where: Sequence[str], value: Any) -> dict[str, str]:

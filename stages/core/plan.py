@@ -114,7 +114,10 @@ class Planner:
                 )
         latest = manifest or latest_manifest(self.artifacts / self.profile.name / stage.name)
         if latest is not None:
-            reasons += differences(latest.get("recipe") or {}, recipe)
+            before = latest.get("recipe") or {}
+            reasons += differences(before, recipe)
+            gone = [name for name in before.get("inputs", {}) if name not in stage.inputs]
+            reasons += [f"input {name} left out" for name in gone]
         if waiting_for:
             reasons = [f"waiting for {', '.join(waiting_for)}", *reasons]
         state: State = "waiting" if waiting_for else "missing" if latest is None else "stale"

@@ -100,7 +100,7 @@ def _gpu() -> Finding:
     return Finding(
         "GPU runtime",
         "optional",
-        "none: stages run on the CPU",
+        "none: stages run on the CPU, those for a GPU are left out",
         "for a GPU: NVIDIA's driver, the NVIDIA Container Toolkit, then "
         "`sudo nvidia-ctk runtime configure --runtime=docker` and a restart of Docker",
     )

@@ -73,7 +73,7 @@ def _needed(profile_folder: Path, keep: int) -> set[Path] | None:
     name = profile_folder.name
     if not (settings.ROOT / profile.PROFILES_FOLDER / f"{name}.yaml").is_file():
         return None
-    planner, names = runs.make_planner(runs.Request(profile=name))
+    planner, names = runs.make_planner(runs.Request(profile=name), tell=lambda _left_out: None)
     needed = {step.folder for step in planner.plan(names) if step.state == "fresh" and step.folder}
     for stage_folder in profile_folder.glob("[!.]*"):
         needed.update(plan.newest_first(stage_folder)[:keep])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,17 @@ from stages.host import runs, settings
 from stages.host.view import columns, duration
 
 
-def status(request: runs.Request) -> list[Step]:
+def status(request: runs.Request, tell: Callable[[str], None]) -> list[Step]:
     """Every stage of a profile, fresh or not; nothing is run.
+
+    Args:
+        request: As for a run.
+        tell: Is given a sentence about stages that are left out.
 
     Raises:
         InputError: Pipeline or profile are wrong.
     """
-    planner, names = runs.make_planner(request)
+    planner, names = runs.make_planner(request, tell)
     return planner.plan(names)
 
 

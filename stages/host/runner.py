@@ -135,6 +135,7 @@ def _call_files(step: Step, image: Image | None) -> Iterator[tuple[Path, Path]]:
     params, provenance = folder / f"{name}.params.json", folder / f"{name}.provenance.json"
     commit = git_revision()
     known = {
+        "stage": step.stage.name,
         "key": step.key,
         "recipe": step.recipe,
         "outputs": list(step.stage.outputs),

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from stages.core import lock, pipeline, plan, profile
+from stages.core import hostinfo, lock, pipeline, plan, profile
 from stages.core.errors import CartwrightError, InputError
 from stages.core.key import LOCAL
 from stages.core.pipeline import Stage
@@ -51,11 +51,15 @@ class Interrupted(CartwrightError):
         self.exit_code = exit_code
 
 
-def make_planner(request: Request) -> tuple[Planner, list[str]]:
+def make_planner(request: Request, tell: Callable[[str], None]) -> tuple[Planner, list[str]]:
     """The planner of a request and the names of its stages, in order.
 
+    Args:
+        request: What the user asked for.
+        tell: Is given a sentence if stages are left out because there is no GPU for them.
+
     Raises:
-        InputError: Pipeline, profile or request are wrong.
+        InputError: Pipeline, profile or request are wrong, or the last stage is left out.
     """
     wiring = pipeline.load(settings.ROOT)
     if request.device not in ("", "cpu", "gpu"):
@@ -65,15 +69,35 @@ def make_planner(request: Request) -> tuple[Planner, list[str]]:
     if request.until:
         wiring.require(request.until)
     numbers = profile.load(settings.ROOT, wiring, request.profile, request.settings)
-    names = wiring.upstream(request.until) if request.until else list(wiring.stages)
+    possible = wiring
+    names = wiring.upstream(request.until)
+    if reason := _no_gpu(request):
+        possible = wiring.without_gpu()
+        missing = [name for name in names if name not in possible.stages]
+        if request.until in missing:
+            raise InputError(f"{request.until} needs a GPU, and {reason}")
+        if missing:
+            tell(f"left out, for want of a GPU: {', '.join(missing)} ({reason})")
+        names = possible.upstream(request.until)
     planner = Planner(
         root=settings.ROOT,
         artifacts=settings.artifacts(),
-        pipeline=wiring,
+        pipeline=possible,
         profile=numbers,
         resolve=lambda stage: resolve_device(stage, request),
     )
     return planner, names
+
+
+def _no_gpu(request: Request) -> str:
+    """Why a request goes without a GPU; empty if it has one, or insists on one."""
+    if request.device == "cpu":
+        return "this run is for the CPU alone"
+    if request.device == "gpu":
+        return ""
+    if request.local:
+        return "" if hostinfo.gpus() else "this machine shows none to `nvidia-smi`"
+    return "" if docker.has_gpu() else "Docker has no NVIDIA runtime here; see `invoke doctor`"
 
 
 def resolve_device(stage: Stage, request: Request) -> str:
@@ -105,7 +129,7 @@ def run(request: Request, view: View) -> list[Step]:
         InputError: Something in the request or in an input is wrong.
         CartwrightError: A stage failed.
     """
-    planner, names = make_planner(request)
+    planner, names = make_planner(request, view.say)
     try:
         with _terminable(), lock.hold(planner.artifacts, wait=request.wait, tell=view.say):
             steps = planner.plan(names)

@@ -22,6 +22,8 @@ IMAGES = {
     "serve": "serve",
 }
 """Image to the folder of its requirements: a CPU and a CUDA flavour share one."""
+LOCKS_BELOW = {"bench-gpu": {"quantizer"}}
+"""What an image takes from another's folder first."""
 LOCKS_OF_NO_IMAGE = {"tools", "torch"}
 CPU_IMAGES = ("trainer-cpu", "quantizer-cpu", "converter", "bench", "serve")
 NETWORKED = {"base", "collect", "serve"}
@@ -86,7 +88,8 @@ def test_each_image_takes_the_lock_of_its_folder() -> None:
         stage = re.search(rf"^FROM \S+ AS {image}$(.*?)(?=^FROM |\Z)", DOCKERFILE, re.M | re.S)
         assert stage
         took = re.findall(r"images/([a-z-]+)/requirements.lock|from=([a-z-]+)-wheels", stage[1])
-        assert {first or second for first, second in took} == {folder}, image
+        folders = {first or second for first, second in took}
+        assert folders == {folder, *LOCKS_BELOW.get(image, ())}, image
 
 
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda path: path.parent.name)
@@ -120,6 +123,14 @@ def test_images_over_the_torch_layer_agree_with_it() -> None:
     for folder in set(IMAGES.values()) - {"serve"}:
         for package, version in locked(folder).items():
             assert shared.get(package, version) == version, f"{folder}: {package}"
+
+
+def test_an_image_agrees_with_the_lock_below_it() -> None:
+    for image, folders in LOCKS_BELOW.items():
+        for folder in folders:
+            below = locked(folder)
+            for package, version in locked(IMAGES[image]).items():
+                assert below.get(package, version) == version, f"{image}: {package}"
 
 
 def test_a_version_is_written_once() -> None:
@@ -159,6 +170,16 @@ def test_only_what_asks_for_a_gpu_gets_one() -> None:
         assert ("deploy" in service) == cuda, name
 
 
+def test_compiled_kernels_are_kept_where_no_artifact_is() -> None:
+    kept = {
+        name: value
+        for name, value in SERVICES["bench-gpu"]["environment"].items()
+        if name.endswith("_DIR")
+    }
+    assert len(kept) == 3
+    assert all(place.startswith("/artifacts/.cache/kernels/") for place in kept.values())
+
+
 def test_secrets_reach_what_asks_the_outside_alone() -> None:
     secrets = {
         name: service["secrets"] for name, service in SERVICES.items() if "secrets" in service
@@ -186,9 +207,9 @@ def test_the_service_listens_on_this_machine_alone() -> None:
 
 def test_each_stage_of_the_pipeline_has_its_service() -> None:
     pipeline = yaml.safe_load((ROOT / "stages/pipeline.yaml").read_text())
-    for stage in pipeline["stages"]:
-        entrypoint = SERVICES[stage]["entrypoint"]
-        assert entrypoint == ["python3", "-m", f"stages.{stage.replace('-', '_')}"]
+    for stage, body in pipeline["stages"].items():
+        module = body.get("module", stage.replace("-", "_"))
+        assert SERVICES[stage]["entrypoint"] == ["python3", "-m", f"stages.{module}"]
 
 
 # What follows looks at the images themselves.

@@ -37,12 +37,34 @@ def test_every_profile_is_valid(name: str) -> None:
     assert set(loaded.values) == set(PIPELINE.stages)
 
 
+@pytest.mark.parametrize("name", PROFILES)
+def test_awq_is_made_by_awq(name: str) -> None:
+    values = profile.load(ROOT, PIPELINE, name).values
+    assert (values["gptq"]["method"], values["awq"]["method"]) == ("gptq", "awq")
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_bench_gpu_reads_the_checkpoints_that_it_measures(name: str) -> None:
+    variants = profile.load(ROOT, PIPELINE, name).values["bench-gpu"]["variants"]
+    read = {variant.partition(":")[0] for variant in variants if ":" in variant}
+    assert read
+    assert read <= set(PIPELINE.stages["bench-gpu"].inputs)
+
+
+def test_without_a_gpu_the_report_is_made_of_the_rest() -> None:
+    rest = PIPELINE.without_gpu()
+    assert set(PIPELINE.stages) - set(rest.stages) == {"awq", "bench-gpu"}
+    assert set(PIPELINE.upstream("report")) == set(PIPELINE.stages)
+    assert rest.upstream("report") == ["data", "base", "train", "gguf", "bench-cpu", "report"]
+
+
 @pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
 def test_a_stage_has_one_name_everywhere(stage: pipeline.Stage, services: dict[str, Any]) -> None:
     folder = ROOT / "stages" / stage.module
     for file in ("__init__.py", "__main__.py", "params.py", "stage.py"):
         assert (folder / file).is_file(), f"{folder / file} is missing"
-    assert f'main("{stage.name}", ' in (folder / "__main__.py").read_text(encoding="utf-8")
+    own_name = stage.module.replace("_", "-")
+    assert f'main("{own_name}", ' in (folder / "__main__.py").read_text(encoding="utf-8")
     names = {"cpu": stage.name, "gpu": f"{stage.name}-gpu" if "cpu" in stage.images else stage.name}
     for device, image in stage.images.items():
         service = services[names[device]]
