@@ -43,7 +43,7 @@ class Stage:
 
     def with_params(self, params: Mapping[str, Any]) -> Stage:
         """The stage in the images that its parameters ask for."""
-        backend = params.get("backend")
+        backend = str(params.get("backend"))
         if backend not in self.backends:
             return self
         images = self.backends[backend]

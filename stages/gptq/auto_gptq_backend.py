@@ -1,4 +1,4 @@
-"""auto-gptq, archived in 2025, on the last transformers that it works with.
+"""auto-gptq, archived in 2025, on a transformers of its time.
 
 It offers what `stages.gptq.backend` does. What that old transformers asks for is all here.
 """
@@ -22,6 +22,7 @@ from stages.intent.rows import Row
 LOG = "auto_gptq.log"
 _UNUSED = ("datasets", "gekko")
 """What auto-gptq imports for its evaluation and its CPU kernels, which nothing here calls."""
+_PACKED = (".qweight", ".qzeros", ".scales", ".g_idx")
 _LAYER_BEGINS = "Start quantizing layer "
 
 
@@ -67,7 +68,8 @@ def choose_device(wanted: str) -> str:
     if not torch.cuda.is_available():
         raise InputError(
             f"device is {wanted} and torch {torch.__version__} sees no GPU: auto-gptq quantizes on "
-            "an NVIDIA GPU alone; start the container with one, or set gptq.backend to gptqmodel"
+            "an NVIDIA GPU alone; start the container with one, or set gptq.backend to gptqmodel, "
+            "which also runs on a CPU"
         )
     return "cuda"
 
@@ -84,7 +86,6 @@ def quantize(
     import torch
     from auto_gptq import BaseQuantizeConfig
     from auto_gptq.modeling.auto import GPTQ_CAUSAL_LM_MODEL_MAP
-    from safetensors.torch import save_file
 
     from stages.runtime.hf import load_tokenizer
 
@@ -113,7 +114,7 @@ def quantize(
         try:
             # Not by its own loader, which lets a config name code to run.
             plain = _load(merged, config, "float16", device)
-            wanted = set(plain.state_dict())
+            names = set(plain.state_dict())
             model = kind(plain, False, BaseQuantizeConfig(**how))
             model.quantize(rows, batch_size=params.batch_rows)
         except OSError:  # a full disk, for one, has a sentence of its own
@@ -121,19 +122,38 @@ def quantize(
         except Exception as error:
             said = " ".join(f"{type(error).__name__} {error}".split())
             raise StageFailed(f"auto-gptq could not quantize the model: {said}") from error
-    # It gives every layer a bias, of zeros where the model has none, and would save a tied head.
+    _save(model.model, names, config, how, folder)
+
+
+def _save(
+    model: Any, names: set[str], config: dict[str, Any], how: dict[str, Any], folder: Path
+) -> None:
+    """Writes weights and configuration.
+
+    Not by auto-gptq's own function, which adds a bias of zeros to every layer and a copy of the
+    embedding for a tied head, and writes the folder's path into the configuration.
+
+    Args:
+        model: the quantized model.
+        names: the tensors that it had before.
+        config: as `_config` gives it.
+        how: auto-gptq's settings.
+        folder: a folder to create.
+    """
+    from safetensors.torch import save_file
+
     if config.get("tie_word_embeddings"):
-        wanted.discard(f"{kind.lm_head_name}.weight")
+        names = names - set(model._tied_weights_keys)
     tensors = {
         name: value.cpu().contiguous()
-        for name, value in model.model.state_dict().items()
-        if name in wanted or name.endswith((".qweight", ".qzeros", ".scales", ".g_idx"))
+        for name, value in model.state_dict().items()
+        if name in names or name.endswith(_PACKED)
     }
     folder.mkdir()
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    how |= {"quant_method": "gptq", "checkpoint_format": "gptq"}
-    written = config | {"torch_dtype": "float16", "quantization_config": how}
-    for name, values in (("config.json", written), ("quantize_config.json", how)):
+    how = {"quant_method": "gptq", "checkpoint_format": "gptq", **how}
+    config = {**config, "torch_dtype": "float16", "quantization_config": how}
+    for name, values in (("config.json", config), ("quantize_config.json", how)):
         (folder / name).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 

@@ -91,8 +91,8 @@ def resolve_device(stage: Stage, request: Request) -> str:
         if stage.backend:
             raise InputError(
                 f"{stage.name}.backend {stage.backend} needs an NVIDIA GPU and Docker has no "
-                "NVIDIA runtime here; install the NVIDIA Container Toolkit (`invoke doctor` says more) or "
-                f"leave {stage.name}.backend out: the usual one also runs on a CPU"
+                "NVIDIA runtime here; install the NVIDIA Container Toolkit (`invoke doctor` says "
+                f"more) or leave {stage.name}.backend out: the usual one also runs on a CPU"
             )
         raise InputError(
             f"{stage.name} asks for a GPU and Docker has no NVIDIA runtime here; install the "

@@ -90,9 +90,7 @@ def test_auto_takes_the_cpu_where_there_is_no_gpu(
 def give_a_gpu_backend(project: Project) -> None:
     """The stage `count` gets a backend that has an image for GPUs alone."""
     project.replace(
-        "stages/count/params.py",
-        "    seed: int = 0\n",
-        '    seed: int = 0\n    backend: str = ""\n',
+        "stages/count/params.py", "    seed: int", '    backend: str = ""\n    seed: int'
     )
     wiring = "gpu: toy-gpu}\n    device: auto\n    backends: {old: {gpu: toy-gpu}}"
     project.replace("stages/pipeline.yaml", "gpu: toy-gpu}", wiring)
