@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from stages.core.errors import InputError
+from stages.gptq import auto_gptq_backend
 from stages.gptq.params import MIN_CALIBRATION_ROWS, Params
 from stages.gptq.stage import refuse_leaks, run
 from stages.intent.rows import Answer, Row, write_rows
@@ -98,6 +99,26 @@ def test_bad_parameters(values: dict[str, Any], sentence: str) -> None:
 def test_good_parameters(values: dict[str, Any]) -> None:
     params = Params(**values)
     assert {name: getattr(params, name) for name in values} == values
+
+
+@pytest.mark.parametrize(
+    ("rope", "scaling"),
+    [
+        ({"rope_type": "default", "rope_theta": 5e5}, None),
+        (
+            {"rope_type": "llama3", "rope_theta": 5e5, "factor": 32.0},
+            {"rope_type": "llama3", "factor": 32.0},
+        ),
+    ],
+)
+def test_a_configuration_of_transformers_5_in_the_words_of_4(
+    tmp_path: Path, rope: dict[str, Any], scaling: dict[str, Any] | None
+) -> None:
+    new = {**LLAMA, "dtype": "bfloat16", "rope_parameters": rope}
+    old = {**LLAMA, "torch_dtype": "bfloat16", "rope_theta": 5e5, "rope_scaling": scaling}
+    for given in (new, old):
+        (tmp_path / "config.json").write_text(json.dumps(given))
+        assert auto_gptq_backend._config(tmp_path) == old
 
 
 # ------------------------------------------------------------------ leaks
