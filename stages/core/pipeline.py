@@ -23,12 +23,14 @@ class Stage:
         name: Its one name: artifact folder and Compose service.
         module: Its package below `stages`; the name, with underscores, if not given.
         images: Image by device, `cpu` and `gpu`.
+        backends: Images by device by the value of its parameter `backend` that needs them.
         device: Where it runs; `auto` takes a GPU where the Docker host has one.
         inputs: Producing stage by the name under which this stage reads it.
         optional: Of these, the names of those that it can do without.
         outputs: Files that it must write, glob patterns allowed.
         network: Whether it may use the network.
         files: Names of parameters that hold a path on the host, empty for none.
+        backend: Which of `backends` it is for, None for none; see `with_params`.
     """
 
     name: str
@@ -40,6 +42,17 @@ class Stage:
     outputs: Sequence[str]
     network: bool
     files: Sequence[str]
+    backends: Mapping[str, Mapping[str, str]] = dataclasses.field(default_factory=dict)
+    backend: str | None = None
+
+    def with_params(self, params: Mapping[str, Any]) -> Stage:
+        """The stage in the images that its parameters ask for."""
+        backend = str(params.get("backend"))
+        if backend not in self.backends:
+            return self
+        images = self.backends[backend]
+        device = self.device if len(images) > 1 else next(iter(images))
+        return dataclasses.replace(self, images=images, device=device, backend=backend)
 
 
 @dataclass(frozen=True)
@@ -119,7 +132,8 @@ def _stage(document: yamlfile.Document, name: str, body: Any, targets: Sequence[
     where = ("stages", name)
     if not isinstance(body, dict):
         raise InputError(f"{document.locate(*where)}: must be a mapping")
-    known = [field.name for field in dataclasses.fields(Stage) if field.name != "name"]
+    computed = ("name", "backend")
+    known = [field.name for field in dataclasses.fields(Stage) if field.name not in computed]
     known = ["image" if key == "images" else key for key in known]
     for key in body:
         if key not in known:
@@ -129,15 +143,7 @@ def _stage(document: yamlfile.Document, name: str, body: Any, targets: Sequence[
     for key in ("image", "outputs"):
         if not body.get(key):
             raise InputError(f"{document.locate(*where, key)}: missing or empty")
-    images = _mapping(document, (*where, "image"), body["image"])
-    for device, image in images.items():
-        if device not in ("cpu", "gpu"):
-            raise InputError(f"{document.locate(*where, 'image', device)}: must be cpu or gpu")
-        if image not in targets:
-            raise InputError(
-                f"{document.locate(*where, 'image', device)}: unknown image {image!r}; "
-                f"{dockerfile.DOCKERFILE} has no such target"
-            )
+    images = _images(document, (*where, "image"), body["image"], targets)
     device = body.get("device", "cpu")
     if device not in DEVICES:
         raise InputError(
@@ -148,6 +154,9 @@ def _stage(document: yamlfile.Document, name: str, body: Any, targets: Sequence[
             raise InputError(
                 f"{document.locate(*where, 'image')}: device {device} needs an image for {needed}"
             )
+    backends = body.get("backends", {})
+    if not isinstance(backends, dict):
+        raise InputError(f"{document.locate(*where, 'backends')}: must map backends to images")
     network = body.get("network", False)
     if type(network) is not bool:
         raise InputError(f"{document.locate(*where, 'network')}: must be true or false")
@@ -162,6 +171,10 @@ def _stage(document: yamlfile.Document, name: str, body: Any, targets: Sequence[
         outputs=_list(document, (*where, "outputs"), body["outputs"]),
         network=network,
         files=_list(document, (*where, "files"), body.get("files", [])),
+        backends={
+            backend: _images(document, (*where, "backends", backend), value, targets)
+            for backend, value in backends.items()
+        },
     )
 
 
@@ -183,6 +196,23 @@ def _inputs(
                 f"{document.locate(*where, 'optional', name)}: is one of the inputs already"
             )
     return {**inputs, **optional}, tuple(optional)
+
+
+def _images(
+    document: yamlfile.Document, where: Sequence[str], value: Any, targets: Sequence[str]
+) -> dict[str, str]:
+    images = _mapping(document, where, value)
+    if not images:
+        raise InputError(f"{document.locate(*where)}: missing or empty")
+    for device, image in images.items():
+        if device not in ("cpu", "gpu"):
+            raise InputError(f"{document.locate(*where, device)}: must be cpu or gpu")
+        if image not in targets:
+            raise InputError(
+                f"{document.locate(*where, device)}: unknown image {image!r}; "
+                f"{dockerfile.DOCKERFILE} has no such target"
+            )
+    return images
 
 
 def _mapping(document: yamlfile.Document, where: Sequence[str], value: Any) -> dict[str, str]:

@@ -70,7 +70,8 @@ class Planner:
         cache = key.HashCache(self.artifacts / CACHE_NAME)
         steps: dict[str, Step] = {}
         for name in names:
-            steps[name] = self._step(self.pipeline.stages[name], steps, cache)
+            stage = self.pipeline.stages[name].with_params(self.profile.values[name])
+            steps[name] = self._step(stage, steps, cache)
         cache.save()
         return list(steps.values())
 

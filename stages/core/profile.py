@@ -107,6 +107,10 @@ def _stage_values(
 
     params_type = params_type_of(stage)
     values = params.as_plain(params.build(params_type, {**given, **overrides}, locate))
+    if stage.backends and "backend" not in values:
+        raise InputError(
+            f"stages/pipeline.yaml: {stage.name}.backends: {stage.name} has no parameter 'backend'"
+        )
     for name in stage.files:
         if name not in values or not isinstance(values[name], str):
             raise InputError(

@@ -36,7 +36,7 @@ def isolate(scratch: Path) -> None:
         # With one worker, as on two cores, it ends with "parent 'cpu' only has 1".
         GPTQMODEL_CPU_WORKERS=str(max(2, usable_cores())),
     )
-    with _quiet(scratch / LOG):
+    with quiet(scratch / LOG):
         from gptqmodel.looper import loop_processor
         from gptqmodel.utils import threadx
     # Else it makes a folder `logs` where the process runs, and that may be read-only.
@@ -85,9 +85,9 @@ def quantize(
     else:
         kind, packing = AWQConfig, BACKEND.AWQ_TORCH
         usual |= {"sym": False}
-    rows = [_tokens(tokenizer, row) for row in calibration]
+    rows = [tokens(tokenizer, row) for row in calibration]
     _errors.clear()
-    with _quiet(folder.parent / ".scratch" / LOG) as shown:
+    with quiet(folder.parent / ".scratch" / LOG) as shown:
 
         def finished(layer_idx: int, submodule_finalized: bool) -> None:
             if submodule_finalized:
@@ -110,7 +110,7 @@ def quantize(
     (folder / "quant_log.csv").unlink(missing_ok=True)
 
 
-def _tokens(tokenizer: Any, row: Row) -> dict[str, list[int]]:
+def tokens(tokenizer: Any, row: Row) -> dict[str, list[int]]:
     """A row as training has it: `[BOS] prompt answer [EOS]`."""
     from stages.runtime.hf import encode
 
@@ -135,12 +135,12 @@ def quantized_engine(folder: Path, device: str) -> Any:
     """The checkpoint, on the kernel that every device has."""
     from stages.runtime.gptq import load
 
-    with _quiet(folder.parent / ".scratch" / LOG):
+    with quiet(folder.parent / ".scratch" / LOG):
         return load(folder, kernel="torch", device=device)
 
 
 @contextlib.contextmanager
-def _quiet(log: Path) -> Iterator[Any]:
+def quiet(log: Path) -> Iterator[Any]:
     """Sends what the library prints to a file; gives the stream that it would have gone to."""
     shown = sys.stdout
     with (

@@ -17,6 +17,8 @@ class Params:
     """How weights are quantized for a GPU, and how far the checkpoint may fall behind.
 
     Attributes:
+        backend: `gptqmodel`, or `auto-gptq`, which was archived in 2025, knows GPTQ with symmetric
+            scales only and quantizes on an NVIDIA GPU only.
         method: `gptq` (Frantar et al., 2022) or `awq` (Lin et al., 2023).
         device: `auto` is a GPU if torch is built for one, else the CPU; a GPU that is asked for
             and missing is an error.
@@ -33,6 +35,7 @@ class Params:
         seed: which rows are taken.
     """
 
+    backend: Literal["gptqmodel", "auto-gptq"] = "gptqmodel"
     method: Literal["gptq", "awq"] = "gptq"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     bits: int = 4
@@ -47,6 +50,8 @@ class Params:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if self.backend == "auto-gptq":
+            self._check_auto_gptq()
         if self.bits not in BITS[self.method]:
             allowed = ", ".join(map(str, BITS[self.method]))
             raise InputError(f"bits: {self.method} can have {allowed}, not {self.bits}")
@@ -63,3 +68,18 @@ class Params:
             raise InputError("parity_rows must be at least 1: nothing is written unchecked")
         if not 0 <= self.max_drop <= 1:
             raise InputError(f"max_drop must be a share from 0 to 1, not {self.max_drop}")
+
+    def _check_auto_gptq(self) -> None:
+        if self.method != "gptq":
+            raise InputError(f"method {self.method} is not in auto-gptq: set backend to gptqmodel")
+        if self.device == "cpu":
+            raise InputError(
+                "device cpu is not in auto-gptq, which quantizes on an NVIDIA GPU alone: set "
+                "backend to gptqmodel"
+            )
+        # It keeps a zero point less one, unsigned: one of 0 is written over its neighbours.
+        if not self.symmetric:
+            raise InputError(
+                "symmetric: false is not sound in auto-gptq, which damages zero points of 0: set "
+                "backend to gptqmodel"
+            )

@@ -23,6 +23,8 @@ CHECKPOINT = "checkpoint"
 SCRATCH = ".scratch"
 AWQ_WIDTH = 64
 """What GPTQModel's AWQ needs every width of a layer to be a multiple of."""
+AUTO_GPTQ_WIDTH = 32
+"""The same for auto-gptq, which packs whole words."""
 _NAMED_ROWS = 5
 
 
@@ -48,8 +50,7 @@ def run(params: Params, inputs: Mapping[str, Path], out: Path) -> dict[str, Any]
     refuse_leaks(calibration, read_rows(data / "test.jsonl"), "test.jsonl")
     held_out = parity.sample(validation, params.parity_rows, params.seed)
 
-    from stages.gptq import backend
-
+    backend = _backend(params)
     scratch = out / SCRATCH
     scratch.mkdir()
     backend.isolate(scratch)
@@ -83,6 +84,7 @@ def run(params: Params, inputs: Mapping[str, Path], out: Path) -> dict[str, Any]
     (out / "parity.json").write_text(text + "\n", encoding="utf-8")
     shutil.rmtree(scratch)
     return {
+        "backend": params.backend,
         "device": device,
         "method": params.method,
         "bits": params.bits,
@@ -93,8 +95,19 @@ def run(params: Params, inputs: Mapping[str, Path], out: Path) -> dict[str, Any]
     }
 
 
+def _backend(params: Params) -> Any:
+    """The module that quantizes."""
+    if params.backend == "auto-gptq":
+        from stages.gptq import auto_gptq_backend
+
+        return auto_gptq_backend
+    from stages.gptq import backend
+
+    return backend
+
+
 def _check_widths(merged: Path, params: Params) -> None:
-    """Refuses a group size that does not divide what a layer takes in, and AWQ on odd widths."""
+    """Refuses a group size that does not divide what a layer takes in, and odd widths."""
     config = json.loads((merged / "config.json").read_text(encoding="utf-8"))
     heads = config["num_attention_heads"]
     head_width = config.get("head_dim") or config["hidden_size"] // heads
@@ -111,10 +124,12 @@ def _check_widths(merged: Path, params: Params) -> None:
             )
     widths["key width"] = (config.get("num_key_value_heads") or heads) * head_width
     for name, width in widths.items():
+        odd = f"the model's {name} of {width} is no multiple of"
         if params.method == "awq" and width % AWQ_WIDTH:
+            raise InputError(f"{odd} {AWQ_WIDTH}, which AWQ needs: set gptq.method to gptq")
+        if params.backend == "auto-gptq" and width % AUTO_GPTQ_WIDTH:
             raise InputError(
-                f"the model's {name} of {width} is no multiple of {AWQ_WIDTH}, which AWQ needs: "
-                "set gptq.method to gptq"
+                f"{odd} {AUTO_GPTQ_WIDTH}, which auto-gptq needs: set gptq.backend to gptqmodel"
             )
 
 
@@ -122,15 +137,16 @@ def refuse_leaks(calibration: Sequence[Row], held_out: Sequence[Row], file: str)
     """Refuses calibration rows whose message stands in held-out rows too, whatever its case.
 
     Raises:
-        InputError: the first messages found, by their line in `file`.
+        InputError: the first held-out rows found, counted from 1; `file` may have blank lines too.
     """
     used = {_folded(row) for row in calibration}
-    lines = [number for number, row in enumerate(held_out, 1) if _folded(row) in used]
-    if lines:
-        named = ", ".join(f"{file}:{line}" for line in lines[:_NAMED_ROWS])
+    found = [number for number, row in enumerate(held_out, 1) if _folded(row) in used]
+    if found:
+        named = ", ".join(map(str, found[:_NAMED_ROWS]))
+        rest = f" and {len(found) - _NAMED_ROWS} more" if len(found) > _NAMED_ROWS else ""
         raise InputError(
-            f"{len(lines)} messages of {file} are among the calibration rows (see {named}); take "
-            "them out of train.jsonl or make the data anew"
+            f"rows of {file} that repeat a calibration row, blank lines not counted: {named}{rest};"
+            " take them out of train.jsonl or make the data anew"
         )
 
 

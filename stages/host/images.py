@@ -19,7 +19,7 @@ from stages.host.process import stream
 from stages.host.view import View, duration
 
 CPU_IMAGES = ("trainer-cpu", "quantizer-cpu", "converter", "bench", "serve")
-GPU_IMAGES = ("trainer", "quantizer", "bench-gpu")
+GPU_IMAGES = ("trainer", "quantizer", "auto-gptq", "bench-gpu")
 # `#12 [bench torch-cpu 1/1] RUN ...`; lines without a count are BuildKit's own.
 _STEP = re.compile(r"#\d+ (\[\S+ \S+ \d+/\d+\] .*)")
 _MOUNT = re.compile(r"--mount=\S+ ")

@@ -254,10 +254,14 @@ def _local_call(
 
 
 def service_of(step: Step) -> str:
-    """The Compose service of a stage: its name, with `-gpu` where it also runs on a CPU."""
+    """The Compose service of a stage: its name, with `-gpu` where it also runs on a CPU.
+
+    A backend with images of its own follows the name.
+    """
+    name = "-".join(filter(None, (step.stage.name, step.stage.backend)))
     if step.device == "gpu" and "cpu" in step.stage.images:
-        return f"{step.stage.name}-gpu"
-    return step.stage.name
+        return f"{name}-gpu"
+    return name
 
 
 def _stop(call: Call) -> None:

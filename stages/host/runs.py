@@ -112,6 +112,12 @@ def resolve_device(stage: Stage, request: Request) -> str:
     if wanted == "auto":
         return "gpu" if docker.has_gpu() else "cpu"
     if wanted == "gpu" and not docker.has_gpu():
+        if stage.backend:
+            raise InputError(
+                f"{stage.name}.backend {stage.backend} needs an NVIDIA GPU and Docker has no "
+                "NVIDIA runtime here; install the NVIDIA Container Toolkit (`invoke doctor` says "
+                f"more) or leave {stage.name}.backend out: the usual one also runs on a CPU"
+            )
         raise InputError(
             f"{stage.name} asks for a GPU and Docker has no NVIDIA runtime here; install the "
             "NVIDIA Container Toolkit (`invoke doctor` says more) or choose --device cpu"

@@ -65,7 +65,9 @@ def run(params: Params, inputs: Mapping[str, Path], out: Path) -> dict[str, Any]
     return {
         "device": job.device,
         "steps": curve[-1]["step"],
-        "rows_per_sec": next((p["rows_per_sec"] for p in reversed(curve) if "rows_per_sec" in p), None),
+        "rows_per_sec": next(
+            (p["rows_per_sec"] for p in reversed(curve) if "rows_per_sec" in p), None
+        ),
         "final_loss": last(curve, "loss"),
         "final_eval_loss": last(curve, "eval_loss"),
         "final_eval_exact_match": last(curve, "eval_exact_match"),

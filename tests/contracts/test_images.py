@@ -10,12 +10,15 @@ from typing import Any
 import pytest
 import yaml
 
+from stages.core import dockerfile
+
 ROOT = Path(__file__).parents[2]
 IMAGES = {
     "trainer": "trainer",
     "trainer-cpu": "trainer",
     "quantizer": "quantizer",
     "quantizer-cpu": "quantizer",
+    "auto-gptq": "auto-gptq",
     "converter": "converter",
     "bench": "bench",
     "bench-gpu": "bench-gpu",
@@ -24,6 +27,8 @@ IMAGES = {
 """Image to the folder of its requirements: a CPU and a CUDA flavour share one."""
 LOCKS_BELOW = {"bench-gpu": {"quantizer"}}
 """What an image takes from another's folder first."""
+OLD = {"auto-gptq"}
+"""Folders of images whose packages are of their own time: they share no layer with another."""
 LOCKS_OF_NO_IMAGE = {"tools", "torch"}
 CPU_IMAGES = ("trainer-cpu", "quantizer-cpu", "converter", "bench", "serve")
 NETWORKED = {"base", "collect", "serve"}
@@ -115,12 +120,28 @@ def test_a_lock_holds_what_its_requirements_ask_for(folder: str) -> None:
 def test_torch_is_pinned_in_the_dockerfile_alone() -> None:
     for path in LOCKS:
         assert not {"torch", "triton"} & set(locked(path.parent.name)), path
-    assert len(re.findall(r"^ARG TORCH_VERSION=", DOCKERFILE, re.MULTILINE)) == 1
+    pins = re.findall(r"^ARG (\w*TORCH_VERSION)=", DOCKERFILE, re.MULTILINE)
+    assert pins == ["TORCH_VERSION", "AUTO_GPTQ_TORCH_VERSION"]
+    assert set(re.findall(r"\Storch==[^\s]+", DOCKERFILE)) == {
+        f'"torch=={pin}"' for pin in ("$TORCH_VERSION", "$AUTO_GPTQ_TORCH_VERSION")
+    }
+
+
+def test_the_old_image_stands_alone() -> None:
+    layers = dockerfile.read(ROOT).closure("auto-gptq")
+    assert not {"torch-python", "torch-cuda", "quantizer-wheels"} & set(layers)
+    for image in set(IMAGES) - OLD:
+        assert not any("auto-gptq" in layer for layer in dockerfile.read(ROOT).closure(image))
+
+
+def test_auto_gptq_has_a_transformers_4() -> None:
+    assert re.fullmatch(r"4\.4\d\.\d+", locked("auto-gptq")["transformers"])
+    assert not {"datasets", "gekko", "rouge"} & set(locked("auto-gptq"))
 
 
 def test_images_over_the_torch_layer_agree_with_it() -> None:
     shared = locked("torch")
-    for folder in set(IMAGES.values()) - {"serve"}:
+    for folder in set(IMAGES.values()) - {"serve"} - OLD:
         for package, version in locked(folder).items():
             assert shared.get(package, version) == version, f"{folder}: {package}"
 
@@ -134,9 +155,11 @@ def test_an_image_agrees_with_the_lock_below_it() -> None:
 
 
 def test_a_version_is_written_once() -> None:
-    pins = [package for path in LOCKS for package, version in asked(path.parent.name) if version]
-    twice = [package for package, count in Counter(pins).items() if count > 1]
-    assert twice == []
+    folders = {path.parent.name for path in LOCKS}
+    for alike in (folders - OLD, OLD):
+        pins = [package for folder in alike for package, version in asked(folder) if version]
+        twice = [package for package, count in Counter(pins).items() if count > 1]
+        assert twice == []
     arguments = re.findall(r"^ARG (\w+)=", DOCKERFILE, re.MULTILINE)
     assert len(arguments) == len(set(arguments))
     first_stage = DOCKERFILE.index("\nFROM ")
@@ -166,7 +189,7 @@ def test_a_service_is_hardened(name: str) -> None:
 
 def test_only_what_asks_for_a_gpu_gets_one() -> None:
     for name, service in SERVICES.items():
-        cuda = image_of(service) in {"trainer", "quantizer", "bench-gpu"}
+        cuda = image_of(service) in {"trainer", "quantizer", "auto-gptq", "bench-gpu"}
         assert ("deploy" in service) == cuda, name
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import typing
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,20 @@ import pytest
 import yaml
 
 from stages.core import dockerfile, pipeline, profile, source
+from stages.core.plan import Planner, Step
+from stages.host import runner
 from stages.host.images import CPU_IMAGES, GPU_IMAGES
 
 ROOT = Path(__file__).resolve().parents[2]
 PIPELINE = pipeline.load(ROOT)
 DOCKERFILE = dockerfile.read(ROOT)
 STAGES = list(PIPELINE.stages.values())
+VARIANTS = [
+    variant
+    for stage in STAGES
+    for variant in (stage, *(stage.with_params({"backend": name}) for name in stage.backends))
+]
+"""Every stage, and beside it itself with each backend that has images of its own."""
 PROFILES = sorted(path.stem for path in (ROOT / profile.PROFILES_FOLDER).glob("*.yaml"))
 
 
@@ -29,6 +38,15 @@ def image_of(service: dict[str, Any]) -> str:
     match = re.search(r"/([\w-]+):", service["image"].replace(":-", ""))
     assert match is not None
     return match[1]
+
+
+def name_of(stage: pipeline.Stage) -> str:
+    return "-".join(filter(None, (stage.name, stage.backend)))
+
+
+def step(stage: pipeline.Stage, device: str) -> Step:
+    """A step of a plan, as far as the choice of a service looks at it."""
+    return Step(stage, device, "missing", (), {}, {}, None, None, None)
 
 
 @pytest.mark.parametrize("name", PROFILES)
@@ -58,16 +76,15 @@ def test_without_a_gpu_the_report_is_made_of_the_rest() -> None:
     assert rest.upstream("report") == ["data", "base", "train", "gguf", "bench-cpu", "report"]
 
 
-@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
+@pytest.mark.parametrize("stage", VARIANTS, ids=name_of)
 def test_a_stage_has_one_name_everywhere(stage: pipeline.Stage, services: dict[str, Any]) -> None:
     folder = ROOT / "stages" / stage.module
     for file in ("__init__.py", "__main__.py", "params.py", "stage.py"):
         assert (folder / file).is_file(), f"{folder / file} is missing"
     own_name = stage.module.replace("_", "-")
     assert f'main("{own_name}", ' in (folder / "__main__.py").read_text(encoding="utf-8")
-    names = {"cpu": stage.name, "gpu": f"{stage.name}-gpu" if "cpu" in stage.images else stage.name}
     for device, image in stage.images.items():
-        service = services[names[device]]
+        service = services[runner.service_of(step(stage, device))]
         assert image_of(service) == image
         assert service["entrypoint"] == ["python3", "-m", f"stages.{stage.module}"]
         assert (service["network_mode"] != "none") == stage.network
@@ -77,7 +94,49 @@ def test_only_base_has_network() -> None:
     assert [stage.name for stage in STAGES if stage.network] == ["base"]
 
 
-@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
+def test_the_services_have_the_names_that_the_docs_give(services: dict[str, Any]) -> None:
+    gptq = PIPELINE.stages["gptq"]
+    old = gptq.with_params({"backend": "auto-gptq"})
+    named = [runner.service_of(step(gptq, device)) for device in ("cpu", "gpu")]
+    assert [*named, runner.service_of(step(old, "gpu"))] == ["gptq", "gptq-gpu", "gptq-auto-gptq"]
+
+
+@pytest.mark.parametrize("stage", STAGES, ids=name_of)
+def test_a_backend_with_images_is_one_that_the_parameter_may_name(stage: pipeline.Stage) -> None:
+    if stage.backends:
+        hints = typing.get_type_hints(profile.params_type_of(stage))
+        assert set(stage.backends) < set(typing.get_args(hints["backend"]))
+
+
+def test_auto_gptq_takes_its_own_image_and_a_gpu() -> None:
+    gptq = PIPELINE.stages["gptq"]
+    assert gptq.with_params({"backend": "gptqmodel"}) == gptq
+    old = gptq.with_params({"backend": "auto-gptq"})
+    assert (old.images, old.device) == ({"gpu": "auto-gptq"}, "gpu")
+
+
+def test_the_key_of_a_backend_is_of_its_own_image(tmp_path: Path) -> None:
+    def planned(backend: str) -> Step:
+        loaded = profile.load(ROOT, PIPELINE, "tiny", [f"gptq.backend={backend}"])
+        planner = Planner(
+            root=ROOT,
+            artifacts=tmp_path,
+            pipeline=PIPELINE,
+            profile=loaded,
+            resolve=lambda stage: "gpu" if "gpu" in stage.images else "cpu",
+        )
+        return planner.plan(PIPELINE.upstream("gptq"))[-1]
+
+    for backend, image in (("gptqmodel", "quantizer"), ("auto-gptq", "auto-gptq")):
+        one = planned(backend)
+        targets = [
+            name for name in one.recipe["environment"] if name.startswith("images/Dockerfile")
+        ]
+        assert targets == [f"images/Dockerfile {image}"]
+        assert one.stage.images[one.device] == image
+
+
+@pytest.mark.parametrize("stage", VARIANTS, ids=name_of)
 def test_an_image_holds_what_its_stages_import(stage: pipeline.Stage) -> None:
     for image in stage.images.values():
         copied = DOCKERFILE.sources(image)
@@ -88,7 +147,7 @@ def test_an_image_holds_what_its_stages_import(stage: pipeline.Stage) -> None:
 
 
 def test_every_image_is_known_to_build_all() -> None:
-    used = {image for stage in STAGES for image in stage.images.values()}
+    used = {image for stage in VARIANTS for image in stage.images.values()}
     assert used <= {*CPU_IMAGES, *GPU_IMAGES}
     assert {*CPU_IMAGES, *GPU_IMAGES} <= set(DOCKERFILE.targets)
 

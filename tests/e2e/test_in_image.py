@@ -18,6 +18,7 @@ SUITES = {
     "bench": "bench",
     "serve": "serve",
     "bench-gpu": "bench_gpu",
+    "auto-gptq": "auto_gptq",
 }
 
 

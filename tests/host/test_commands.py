@@ -87,6 +87,38 @@ def test_auto_takes_the_cpu_where_there_is_no_gpu(
     assert [one["device"] for one in json.loads(done.stdout)] == ["cpu", "cpu", "cpu"]
 
 
+def give_a_gpu_backend(project: Project) -> None:
+    """The stage `count` gets a backend that has an image for GPUs alone."""
+    project.replace(
+        "stages/count/params.py", "    seed: int", '    backend: str = ""\n    seed: int'
+    )
+    wiring = "gpu: toy-gpu}\n    device: auto\n    backends: {old: {gpu: toy-gpu}}"
+    project.replace("stages/pipeline.yaml", "gpu: toy-gpu}", wiring)
+
+
+@pytest.mark.parametrize("device", [[], ["--device", "cpu"], ["--device", "gpu"]])
+def test_a_backend_without_a_cpu_image_says_what_it_needs(
+    project: Project, without_docker: dict[str, str], device: list[str]
+) -> None:
+    give_a_gpu_backend(project)
+    words = ["run", "--profile", "toy", "--set", "count.backend=old", *device]
+    done = project.invoke(*words, **without_docker)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(
+        "error: count.backend old needs an NVIDIA GPU and Docker has no NVIDIA runtime here; "
+    )
+    assert done.stderr.endswith("or leave count.backend out: the usual one also runs on a CPU\n")
+    assert done.stderr.count("\n") == 1
+
+
+def test_the_usual_backend_keeps_the_usual_images(
+    project: Project, without_docker: dict[str, str]
+) -> None:
+    give_a_gpu_backend(project)
+    done = project.invoke("status", "--profile", "toy", "--json", **without_docker)
+    assert [one["device"] for one in json.loads(done.stdout)] == ["cpu", "cpu", "cpu"]
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [

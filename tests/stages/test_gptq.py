@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from stages.core.errors import InputError
+from stages.gptq import auto_gptq_backend
 from stages.gptq.params import MIN_CALIBRATION_ROWS, Params
 from stages.gptq.stage import refuse_leaks, run
 from stages.intent.rows import Answer, Row, write_rows
@@ -22,6 +23,7 @@ LLAMA = {
     "num_attention_heads": 8,
     "num_key_value_heads": 4,
 }
+OLD = {"backend": "auto-gptq"}
 CATALOG = ("Honey (350g jar)", "Black Tea (20 bags)")
 
 
@@ -69,6 +71,10 @@ def out(tmp_path: Path) -> Path:
         ({"parity_rows": 0}, "parity_rows must be at least 1: nothing is written unchecked"),
         ({"max_drop": 1.01}, "max_drop must be a share from 0 to 1, not 1.01"),
         ({"max_drop": -0.01}, "max_drop must be a share from 0 to 1"),
+        ({**OLD, "method": "awq"}, "method awq is not in auto-gptq: set backend to gptqmodel"),
+        ({**OLD, "device": "cpu"}, "device cpu is not in auto-gptq, which quantizes on an NVIDIA"),
+        ({**OLD, "symmetric": False}, "symmetric: false is not sound in auto-gptq"),
+        ({**OLD, "bits": 5}, "bits: gptq can have 2, 3, 4, 8, not 5"),
     ],
 )
 def test_bad_parameters(values: dict[str, Any], sentence: str) -> None:
@@ -86,11 +92,33 @@ def test_bad_parameters(values: dict[str, Any], sentence: str) -> None:
         {"method": "awq"},
         {"calibration_rows": 16, "batch_rows": 1, "parity_rows": 1, "max_drop": 0.0},
         {"max_drop": 1.0, "desc_act": True, "symmetric": False},
+        *({**OLD, "bits": bits, "desc_act": bits == 4} for bits in (2, 3, 4, 8)),
+        {**OLD, "device": "cuda", "damp_percent": 0.1},
     ],
 )
 def test_good_parameters(values: dict[str, Any]) -> None:
     params = Params(**values)
     assert {name: getattr(params, name) for name in values} == values
+
+
+@pytest.mark.parametrize(
+    ("rope", "scaling"),
+    [
+        ({"rope_type": "default", "rope_theta": 5e5}, None),
+        (
+            {"rope_type": "llama3", "rope_theta": 5e5, "factor": 32.0},
+            {"rope_type": "llama3", "factor": 32.0},
+        ),
+    ],
+)
+def test_a_configuration_of_transformers_5_in_the_words_of_4(
+    tmp_path: Path, rope: dict[str, Any], scaling: dict[str, Any] | None
+) -> None:
+    new = {**LLAMA, "dtype": "bfloat16", "rope_parameters": rope}
+    old = {**LLAMA, "torch_dtype": "bfloat16", "rope_theta": 5e5, "rope_scaling": scaling}
+    for given in (new, old):
+        (tmp_path / "config.json").write_text(json.dumps(given))
+        assert auto_gptq_backend._config(tmp_path) == old
 
 
 # ------------------------------------------------------------------ leaks
@@ -101,7 +129,7 @@ def test_good_parameters(values: dict[str, Any]) -> None:
 )
 def test_a_message_in_other_case_or_spacing_is_a_leak(message: str) -> None:
     held_out = [row("no tea"), row("tea please"), row(message)]
-    with pytest.raises(InputError, match=r"^1 messages of test\.jsonl .*\(see test\.jsonl:3\);"):
+    with pytest.raises(InputError, match=r"^rows of test\.jsonl that repeat .* counted: 3; take "):
         refuse_leaks([row("Add two honeys"), row("one honey")], held_out, "test.jsonl")
 
 
@@ -120,7 +148,7 @@ def test_another_catalog_or_message_is_no_leak(other: Row) -> None:
 
 def test_a_leak_is_one_whatever_its_answer() -> None:
     other = replace(row("Add two honeys"), answer=Answer("remove", CATALOG[1], 7))
-    with pytest.raises(InputError, match=r"validation\.jsonl:1"):
+    with pytest.raises(InputError, match=r"^rows of validation\.jsonl .* counted: 1; take "):
         refuse_leaks([row("Add two honeys")], [other], "validation.jsonl")
 
 
@@ -128,13 +156,10 @@ def test_five_leaks_are_named_and_all_are_counted() -> None:
     calibration, clean = rows("train", 7), rows("test", 2)
     with pytest.raises(InputError) as caught:
         refuse_leaks(calibration, [*clean, *calibration[:5]], "t.jsonl")
-    assert "5 messages" in str(caught.value)
-    assert "(see t.jsonl:3, t.jsonl:4, t.jsonl:5, t.jsonl:6, t.jsonl:7)" in str(caught.value)
+    assert ": 3, 4, 5, 6, 7; take them" in str(caught.value)
     with pytest.raises(InputError) as caught:
         refuse_leaks(calibration, [*clean, *calibration], "t.jsonl")
-    assert "7 messages" in str(caught.value)
-    assert "t.jsonl:7)" in str(caught.value)
-    assert "t.jsonl:8" not in str(caught.value)
+    assert ": 3, 4, 5, 6, 7 and 2 more; take them" in str(caught.value)
 
 
 @pytest.mark.parametrize("split", ["validation", "test"])
@@ -143,9 +168,19 @@ def test_the_stage_looks_for_leaks_in_both_held_out_splits(
 ) -> None:
     leaked = [*rows(split, 3), row("TRAIN: honey for 9")]
     write_rows(inputs["data"] / f"{split}.jsonl", leaked)
-    with pytest.raises(InputError, match=rf"see {split}\.jsonl:4"):
+    with pytest.raises(InputError, match=rf"^rows of {split}\.jsonl .* counted: 4; take"):
         run(Params(group_size=64), inputs, out)
     assert list(out.iterdir()) == []
+
+
+def test_a_leak_is_named_by_its_row_where_the_file_has_blank_lines(
+    inputs: dict[str, Path], out: Path
+) -> None:
+    path = inputs["data"] / "test.jsonl"
+    write_rows(path, [*rows("test", 2), row("train: honey for 4")])
+    path.write_text("\n".join(f"{line}\n" for line in path.read_text().splitlines()))
+    with pytest.raises(InputError, match=r"blank lines not counted: 3; take"):
+        run(Params(group_size=64), inputs, out)
 
 
 # ------------------------------------------------------------------ models and rows
@@ -174,6 +209,11 @@ def test_the_stage_looks_for_leaks_in_both_held_out_splits(
             {"intermediate_size": 800},
             Params(method="awq", group_size=32),
             "the model's intermediate_size of 800 is no multiple of 64",
+        ),
+        (
+            {"intermediate_size": 784},
+            Params(**OLD, group_size=16),
+            "the model's intermediate_size of 784 is no multiple of 32, which auto-gptq needs",
         ),
     ],
 )
@@ -210,3 +250,13 @@ def test_sound_inputs_get_as_far_as_the_library(
     monkeypatch.setitem(sys.modules, "gptqmodel", None)
     with pytest.raises(ModuleNotFoundError, match="gptqmodel"):
         run(params, inputs, out)
+
+
+def test_the_other_backend_does_not_touch_gptqmodel(
+    inputs: dict[str, Path], out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    for name in ("gptqmodel", "peft"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ModuleNotFoundError, match="peft"):
+        run(Params(**OLD), inputs, out)

@@ -144,6 +144,7 @@ def test_a_checkpoint_is_the_quantized_model_and_the_tokenizer(
     assert {name: config[name] for name in expected} == expected
     assert metrics.pop("parity").keys() == {"merged", "GPTQ 4 bit"}
     assert metrics == {
+        "backend": "gptqmodel",
         "device": "cpu",
         "method": "gptq",
         "bits": 4,
@@ -258,7 +259,7 @@ def test_calibration_takes_training_rows_by_seed(
 
 def test_a_calibration_row_is_what_training_read(merged: HFEngine, rows: Any) -> None:
     row = rows["train"][0]
-    tokens = backend._tokens(merged.tokenizer, row)
+    tokens = backend.tokens(merged.tokenizer, row)
     prompt = prompt_tokens(merged, row.catalog, row.message)
     expected = [*prompt, *merged.encode(row.completion), merged.eos_id]
     assert tokens == {"input_ids": expected, "attention_mask": [1] * len(expected)}
@@ -273,8 +274,8 @@ def test_a_leak_is_refused_by_its_line(
     data = write_data(tmp_path / "data", changed)
     done = _command({"calibration_rows": 64}, {**inputs, "data": data}, tmp_path)
     assert done.returncode == InputError.exit_code
-    assert done.stderr.startswith(f"error: 1 messages of {split}.jsonl are among the calibration")
-    assert f"(see {split}.jsonl:3)" in done.stderr
+    assert done.stderr.startswith(f"error: rows of {split}.jsonl that repeat a calibration row")
+    assert "not counted: 3; take" in done.stderr
     assert done.stderr.count("\n") == 1
     assert {path.name for path in tmp_path.iterdir()} == {"data", "p.json"}
 
