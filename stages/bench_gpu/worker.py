@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import time
 import traceback
@@ -110,6 +111,7 @@ class Session:
         self.constrained: Any = None
         # Once for nothing: kernels are compiled and files are read before anything is timed.
         self._load()
+        gc.collect()  # GPTQModel's models hold on to themselves
         self.torch.cuda.empty_cache()
 
     def load(self) -> dict[str, Any]:

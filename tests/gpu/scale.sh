@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # The measurement at the scale of Llama 3.2 1B, on a host with an NVIDIA GPU and the images' packages:
 #   tests/gpu/scale.sh make FOLDER         a model of that shape, pre-trained, fine-tuned and quantized
-#   tests/gpu/scale.sh bench FOLDER OUT    bench-gpu on it; PARAMS replaces the parameters below
-# What it leaves in docs/results says which GPU gave it. Each half takes about ten minutes on an H100.
+#   tests/gpu/scale.sh bench FOLDER        bench-gpu on it; PARAMS replaces the parameters below
+# Each half takes about ten minutes on an H100. For less, MODEL=base leaves QLoRA out, METHODS=gptq
+# leaves AWQ out, and PRETRAIN_SEC is the time for pre-training.
 set -uo pipefail
 step=$1 folder=$2
 mkdir -p "$folder"
-PRETRAIN_SEC=${PRETRAIN_SEC:-140}
+PRETRAIN_SEC=${PRETRAIN_SEC:-140} MODEL=${MODEL:-train} METHODS=${METHODS:-gptq awq}
 export GPTQMODEL_TORCH_EXTENSIONS_DIR=$folder/kernels
 
 stage() { # name, output, parameters, inputs...
@@ -36,19 +37,22 @@ print(prewarm_marlin_extension(torch.bfloat16))' >"$folder/kernels.log" 2>&1 &  
 make() {
     stage data data '{"seed": 20261, "train_rows": 3000, "validation_rows": 300, "test_rows": 3000}'
     [ -e "$folder/base" ] || pretrain || return 1
-    stage train train '{"device": "cuda", "seed": 1, "max_steps": 60, "batch_rows": 32,
-        "learning_rate": 1e-4, "evaluations": 1, "evaluation_rows": 64, "parity_rows": 60, "max_drop": 0.05}' \
-        base="$folder/base" data="$folder/data" || return 1
-    local shared='"device": "cuda", "seed": 1, "calibration_rows": 128, "parity_rows": 60, "max_drop": 0.05'
-    stage gptq awq "{\"method\": \"awq\", $shared}" model="$folder/train" data="$folder/data" &
-    stage gptq gptq "{$shared}" model="$folder/train" data="$folder/data"
+    [ "$MODEL" = base ] || stage train train '{"device": "cuda", "seed": 1, "max_steps": 60,
+        "batch_rows": 32, "learning_rate": 1e-4, "evaluations": 1, "evaluation_rows": 64,
+        "parity_rows": 60, "max_drop": 0.05}' base="$folder/base" data="$folder/data" || return 1
+    local method
+    for method in $METHODS; do
+        stage gptq "$method" "{\"method\": \"$method\", \"device\": \"cuda\", \"seed\": 1,
+            \"calibration_rows\": 128, \"parity_rows\": 60, \"max_drop\": 0.05}" \
+            model="$folder/$MODEL" data="$folder/data" &
+    done
     wait
 }
 
 bench() {
     local default='{"variants": ["fp16", "bf16", "nf4", "gptq:marlin", "gptq:triton", "awq:marlin"]}'
-    stage bench_gpu bench "${PARAMS:-$default}" model="$folder/train" data="$folder/data" \
-        gptq="$folder/gptq" awq="$folder/awq"
+    stage bench_gpu bench "${PARAMS:-$default}" model="$folder/$MODEL" data="$folder/data" \
+        gptq="$folder/gptq" $([ -e "$folder/awq" ] && echo "awq=$folder/awq")
 }
 
 $step
