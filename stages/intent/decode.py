@@ -83,8 +83,8 @@ def constrained(
     Tokens that are forced go through in the same pass as the token before them, and the closing
     ones are never evaluated. So does a guess: one pass over it says at each of its branching points
     what the model chooses there, and the walk goes on from the first where that is something else.
-    A guess saves passes where it is right; it changes the answer only where two branches are so near
-    a tie that a pass of another shape rounds them otherwise.
+    A guess saves passes where it is right; it changes the answer only where two branches are so
+    near a tie that a pass of another shape rounds them otherwise.
 
     Args:
         engine: the model.
