@@ -36,3 +36,14 @@ def run_stage(
     assert done.returncode == 0, f"stages.{name}: {done.stdout[-4_000:]}\n{done.stderr[-4_000:]}"
     manifest: dict[str, Any] = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
     return manifest
+
+
+def keep_result(name: str, test: str, manifest: dict[str, Any], **more: Any) -> None:
+    """Writes what a test measured to the folder CARTWRIGHT_RESULTS, if that is set."""
+    folder = os.environ.get("CARTWRIGHT_RESULTS")
+    if not folder:
+        return
+    kept = {key: manifest[key] for key in ("params", "metrics", "wall_sec", "host", "packages")}
+    command = f"CARTWRIGHT_RESULTS=DIR pytest -m gpu tests/gpu/{test}"
+    text = json.dumps({"command": command, **kept, **more}, indent=1)
+    Path(folder, f"{name}.json").write_text(text + "\n", encoding="utf-8")

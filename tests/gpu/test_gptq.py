@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from stages.data.rates import Rates
-from tests.gpu.stages import run_stage
+from tests.gpu.stages import keep_result, run_stage
 
 pytestmark = pytest.mark.gpu
 
@@ -56,15 +56,8 @@ def _quantize(
     config = json.loads((out / "checkpoint" / "config.json").read_text(encoding="utf-8"))
     assert config["quantization_config"]["bits"] == 4
     assert config["quantization_config"]["group_size"] == 64
-    if folder := os.environ.get("CARTWRIGHT_RESULTS"):
-        kept = {key: manifest[key] for key in ("params", "metrics", "wall_sec", "host", "packages")}
-        result = {
-            "command": "CARTWRIGHT_RESULTS=DIR pytest -m gpu tests/gpu/test_gptq.py",
-            **kept,
-            "parity": parity,
-        }
-        path = Path(folder, f"{metrics['backend']}-{metrics['method']}.json")
-        path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    name = f"{metrics['backend']}-{metrics['method']}"
+    keep_result(name, "test_gptq.py", manifest, parity=parity)
     return manifest
 
 

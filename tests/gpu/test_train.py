@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 from dataclasses import fields
@@ -12,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from stages.data.rates import Rates
-from tests.gpu.stages import run_stage
+from tests.gpu.stages import keep_result, run_stage
 
 pytestmark = pytest.mark.gpu
 
@@ -64,13 +63,5 @@ def test_the_shipped_base_learns_what_it_did_not_know_on_gpus(gpus: int, tmp_pat
     assert metrics["parity_agreement"]["product"] >= 0.95
     assert metrics["exact_match"]["base"] <= 0.1
     assert metrics["exact_match"]["merged"] >= metrics["exact_match"]["base"] + 0.5
-    if folder := os.environ.get("CARTWRIGHT_RESULTS"):
-        curve = json.loads((tuned / "learning_curve.json").read_text(encoding="utf-8"))
-        kept = {key: manifest[key] for key in ("params", "metrics", "wall_sec", "host", "packages")}
-        result = {
-            "command": "CARTWRIGHT_RESULTS=DIR pytest -m gpu tests/gpu/test_train.py",
-            **kept,
-            "learning_curve": curve,
-        }
-        path = Path(folder, f"train-{gpus}-gpu.json")
-        path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    curve = json.loads((tuned / "learning_curve.json").read_text(encoding="utf-8"))
+    keep_result(f"train-{gpus}-gpu", "test_train.py", manifest, learning_curve=curve)
