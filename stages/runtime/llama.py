@@ -1,14 +1,7 @@
-"""The engine of GGUF models: llama.cpp through the low-level calls of its Python binding.
-
-It implements `stages.intent.decode.Engine` on one sequence. The high-level class of the binding is
-left aside: it copies all logits of a batch and samples, where an answer needs a few logits of the
-last token.
-"""
+"""The engine of GGUF models on one sequence: `stages.intent.decode.Engine` by llama.cpp."""
 
 from __future__ import annotations
 
-import ctypes
-import functools
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,29 +12,12 @@ import numpy as np
 
 from stages.core.errors import InputError
 from stages.intent.decode import Engine
-from stages.runtime.gguf_file import Header, read_header
+from stages.runtime.llama_model import LlamaModel, start
 
-# GGML_LOG_LEVEL_ERROR of ggml.h.
-_LOG_ERROR = 4
 _SEQUENCE = 0
-_messages: list[str] = []
 
 
-@lib.llama_log_callback
-def _keep_errors(level: int, text: bytes, _user_data: ctypes.c_void_p) -> None:
-    """Drops llama.cpp's log but for errors, which explain a failed load."""
-    if level == _LOG_ERROR:
-        _messages.append(text.decode("utf-8", errors="replace").strip())
-
-
-@functools.cache
-def _start() -> None:
-    """Loads the CPU backend that suits this machine best, once for the process."""
-    lib.llama_log_set(_keep_errors, ctypes.c_void_p(0))
-    lib.llama_backend_init()
-
-
-class LlamaEngine(Engine):
+class LlamaEngine(LlamaModel, Engine):
     """A GGUF model and the context of one sequence.
 
     Args:
@@ -64,53 +40,19 @@ class LlamaEngine(Engine):
         batch_threads: int = 0,
         use_mmap: bool = True,
     ) -> None:
-        self.path = path
-        self.header: Header = read_header(path)
-        if not self.header.is_model:
-            raise InputError(f"{path} holds no model (it is of another kind of GGUF file)")
-        _start()
         started_sec = time.perf_counter()
-        self._model = self._load_model(use_mmap)
-        self._vocab = lib.llama_model_get_vocab(self._model)
-        self._vocab_size: int = lib.llama_vocab_n_tokens(self._vocab)
-        trained_tokens: int = lib.llama_model_n_ctx_train(self._model)
-        self.context_tokens = min(context_tokens or trained_tokens, trained_tokens)
-        self._context = self._make_context(threads, batch_threads or threads)
-        self._memory = lib.llama_get_memory(self._context)
-        self._batch = self._make_batch()
-        self._ids = (lib.llama_token * self.context_tokens)()
-        self.load_sec = time.perf_counter() - started_sec
-        self._bos: int = lib.llama_vocab_bos(self._vocab)
-        self._eos: int = lib.llama_vocab_eos(self._vocab)
-        if min(self._bos, self._eos) < 0:
-            raise InputError(f"{path} names no BOS or no EOS token: an intent model needs both")
-
-    def _load_model(self, use_mmap: bool) -> Any:
-        params = lib.llama_model_default_params()
-        params.n_gpu_layers = 0
-        params.load_mode = lib.LLAMA_LOAD_MODE_MMAP if use_mmap else lib.LLAMA_LOAD_MODE_NONE
-        _messages.clear()
-        model = lib.llama_model_load_from_file(str(self.path).encode(), params)
-        if not model:
-            reason = _messages[0] if _messages else "llama.cpp gives no reason"
-            raise InputError(f"{self.path} cannot be loaded by llama.cpp: {reason}")
-        return model
-
-    def _make_context(self, threads: int, batch_threads: int) -> Any:
+        super().__init__(path, use_mmap=use_mmap)
+        self.context_tokens = min(context_tokens or self.trained_tokens, self.trained_tokens)
         params = lib.llama_context_default_params()
         params.n_ctx = self.context_tokens
         params.n_batch = self.context_tokens
         params.n_seq_max = 1
         params.n_threads = threads
-        params.n_threads_batch = batch_threads
-        params.no_perf = True
-        _messages.clear()
-        context = lib.llama_init_from_model(self._model, params)
-        if not context:
-            lib.llama_model_free(self._model)
-            reason = _messages[0] if _messages else "llama.cpp gives no reason"
-            raise InputError(f"{self.path}: no context of {params.n_ctx} tokens: {reason}")
-        return context
+        params.n_threads_batch = batch_threads or threads
+        self._context = self._make_context(params)
+        self._memory = lib.llama_get_memory(self._context)
+        self._batch = self._make_batch()
+        self.load_sec = time.perf_counter() - started_sec
 
     def _make_batch(self) -> Any:
         """A batch of the context's size for one sequence; a pass fills in tokens and positions."""
@@ -130,37 +72,6 @@ class LlamaEngine(Engine):
         lib.llama_batch_free(self._batch)
         lib.llama_free(self._context)
         lib.llama_model_free(self._model)
-
-    @property
-    def bos_id(self) -> int:
-        return self._bos
-
-    @property
-    def eos_id(self) -> int:
-        return self._eos
-
-    def encode(self, text: str) -> list[int]:
-        """Token ids of a text; no BOS or EOS is added, special tokens in it are plain text."""
-        raw = text.encode("utf-8")
-        count = lib.llama_tokenize(
-            self._vocab, raw, len(raw), self._ids, len(self._ids), False, False
-        )
-        if count < 0:
-            self._ids = (lib.llama_token * -count)()
-            count = lib.llama_tokenize(self._vocab, raw, len(raw), self._ids, -count, False, False)
-        return self._ids[:count]
-
-    def decode(self, tokens: Sequence[int]) -> str:
-        """The text of token ids; control tokens have none."""
-        ids = (lib.llama_token * len(tokens))(*tokens)
-        buffer = ctypes.create_string_buffer(8 * len(tokens) + 8)
-        while True:
-            size_bytes = lib.llama_detokenize(
-                self._vocab, ids, len(tokens), buffer, len(buffer), False, False
-            )
-            if size_bytes >= 0:
-                return buffer.raw[:size_bytes].decode("utf-8", errors="replace")
-            buffer = ctypes.create_string_buffer(-size_bytes)
 
     def eval_many(
         self, tokens: Sequence[int], n_past: int, wanted: Sequence[int]
@@ -185,12 +96,7 @@ class LlamaEngine(Engine):
         self._wanted[:count] = 0
         if status != 0:
             raise RuntimeError(f"llama_decode returned {status} for {count} tokens at {n_past}")
-        return [
-            np.ctypeslib.as_array(
-                lib.llama_get_logits_ith(self._context, place), shape=(self._vocab_size,)
-            )
-            for place in wanted
-        ]
+        return [self._logits(self._context, place) for place in wanted]
 
     def argmax(self, logits: Sequence[float]) -> int:
         """The token with the highest logit."""
@@ -204,7 +110,7 @@ def backend() -> dict[str, str]:
         `library`, the file of the CPU backend that is loaded, whose name ends in the instruction
         set where several are shipped; `features`, llama.cpp's own line about it.
     """
-    _start()
+    start()
     return {
         "library": _cpu_library(),
         "features": lib.llama_print_system_info().decode("utf-8").strip(),

@@ -18,7 +18,13 @@ from stages.core.errors import CartwrightError, InputError
 from stages.intent.rows import MAX_CATALOG_LINES
 from stages.runtime.gguf_file import read_header
 from stages.serve.app import make_app
-from stages.serve.model import DEFAULT_CONTEXT_TOKENS, IntentModel, load
+from stages.serve.model import (
+    DEFAULT_CONTEXT_TOKENS,
+    DEFAULT_SLOTS,
+    MAX_SLOTS,
+    IntentModel,
+    load,
+)
 from stages.serve.service import Service
 
 _MAX_CONNECTIONS = 2_000
@@ -54,9 +60,18 @@ def _serve(options: argparse.Namespace, listener: socket.socket) -> int:
 
     def load_model() -> IntentModel:
         model = load(
-            options.model, options.threads, options.context_tokens, options.max_catalog_lines
+            options.model,
+            options.threads,
+            options.context_tokens,
+            options.max_catalog_lines,
+            options.slots,
+            options.kv_bytes,
         )
-        print(f"ready: {options.model.name}, {model.context_tokens:,} tokens", flush=True)
+        print(
+            f"ready: {options.model.name}, {model.context_tokens:,} tokens, at most "
+            f"{model.kv_bytes:,} bytes of key-value state",
+            flush=True,
+        )
         return model
 
     def failed(error: BaseException) -> None:
@@ -140,10 +155,30 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="N",
         help="requests that may wait; one more is refused with 429 (default: %(default)s)",
     )
+    parser.add_argument(
+        "--slots",
+        type=int,
+        default=DEFAULT_SLOTS,
+        metavar="N",
+        help=f"requests decoded together, at most {MAX_SLOTS} (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--kv-bytes",
+        type=int,
+        default=0,
+        metavar="N",
+        help="bound of all key-value state: a half is a cache for requests in work, allocated at "
+        "start, a half is for catalogs that are kept (default: four times what the longest "
+        "request takes)",
+    )
     options = parser.parse_args(arguments)
-    for name in ("threads", "max_catalog_lines", "context_tokens", "queue"):
+    for name in ("threads", "max_catalog_lines", "context_tokens", "queue", "slots"):
         if getattr(options, name) < 1:
             parser.error(f"--{name.replace('_', '-')} must be at least 1")
+    if options.slots > MAX_SLOTS:
+        parser.error(f"--slots must be at most {MAX_SLOTS}, not {options.slots}")
+    if options.kv_bytes < 0:
+        parser.error(f"--kv-bytes must not be negative, not {options.kv_bytes}")
     if not 1 <= options.port <= 65_535:
         parser.error(f"--port must be from 1 to 65535, not {options.port}")
     return options

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager, suppress
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -16,7 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from stages.serve.model import RequestError, as_plain
+from stages.serve.model import as_plain
+from stages.serve.requests import RequestError
 from stages.serve.service import NotReady, QueueFull, Service
 
 MAX_BODY_BYTES = 2 << 20
@@ -24,6 +25,12 @@ MAX_BODY_BYTES = 2 << 20
 MAX_DRAINED_BYTES = 64 << 20
 BODY_TIMEOUT_SEC = 15.0
 _RETRY_SEC = 1
+
+T = TypeVar("T")
+
+
+class ClientGone(Exception):
+    """The client closed the connection before it had its answer."""
 
 
 class IntentRequest(BaseModel):
@@ -55,6 +62,9 @@ class IntentResponse(BaseModel):
     ]
     latency_sec: Annotated[float, Field(description="From the whole request read to the answer.")]
     prompt_tokens: int
+    cached_tokens: Annotated[
+        int, Field(description="Of the prompt, which were computed before, for the same catalog.")
+    ]
     passes: Annotated[int, Field(description="Forward passes of the model.")]
 
 
@@ -100,12 +110,13 @@ def make_app(service: Service) -> FastAPI:
     async def intent(body: IntentRequest, request: Request) -> IntentResponse:
         """What the shopper wants: one action on one line of the catalog."""
         started_sec = time.perf_counter()
-        decoded, waited_sec = await service.answer(body.catalog, body.message)
+        answered = await _unless_gone(service.answer(body.catalog, body.message), request)
         request.state.note = (
-            f"lines={len(body.catalog)} tokens={decoded.prompt_tokens} passes={decoded.passes} "
-            f"waited={waited_sec * 1e3:.1f}ms"
+            f"lines={len(body.catalog)} tokens={answered.decoded.prompt_tokens} "
+            f"cached={answered.cached_tokens} passes={answered.decoded.passes} "
+            f"waited={answered.waited_sec * 1e3:.1f}ms"
         )
-        return IntentResponse.model_validate(as_plain(decoded, time.perf_counter() - started_sec))
+        return IntentResponse.model_validate(as_plain(answered, time.perf_counter() - started_sec))
 
     @app.get("/health")
     async def health() -> dict[str, str]:
@@ -120,6 +131,25 @@ def make_app(service: Service) -> FastAPI:
         return {"status": "ready"}
 
     return app
+
+
+async def _unless_gone(answer: Coroutine[Any, Any, T], request: Request) -> T:
+    """An answer, unless its client goes away before: then it is cancelled.
+
+    Raises:
+        ClientGone: The client went away.
+    """
+    answering = asyncio.ensure_future(answer)
+    # The body was read: the next that can come is the end of the connection.
+    leaving = asyncio.ensure_future(request.receive())
+    try:
+        await asyncio.wait((answering, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if not answering.done():
+            raise ClientGone
+        return answering.result()
+    finally:
+        answering.cancel()
+        leaving.cancel()
 
 
 def refusal(
@@ -156,6 +186,11 @@ def _add_refusals(app: FastAPI) -> None:
     async def busy(_request: Request, _error: QueueFull) -> Response:
         sentence = "too many requests are waiting: send this one again later"
         return refusal(429, sentence, "overloaded_error", retry=True)
+
+    @app.exception_handler(ClientGone)
+    async def gone(_request: Request, _error: ClientGone) -> Response:
+        # Nobody reads it; the log has nginx's number for this.
+        return refusal(499, "the client went away", "client_error")
 
     @app.exception_handler(NotReady)
     async def not_ready(_request: Request, _error: NotReady) -> Response:

@@ -4,69 +4,68 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from stages.core.errors import InputError
-from stages.intent import rules
-from stages.intent.decode import Decoded, Engine, constrained, prompt_tokens
-from stages.intent.rows import (
-    MAX_CATALOG_LINES,
-    MAX_QUANTITY,
-    Answer,
-    validate_catalog,
-    validate_message,
-)
-from stages.intent.trie import AnswerTrie
+from stages.intent.decode import prompt_tokens
+from stages.intent.rows import MAX_CATALOG_LINES
+from stages.intent.sequences import Part
 from stages.runtime.gguf_file import read_header
+from stages.serve.requests import Preparer, RequestError, check_request
+from stages.serve.scheduler import Answered, Scheduler
+
+if TYPE_CHECKING:
+    from stages.runtime.llama_many import LlamaSequences
 
 DEFAULT_CONTEXT_TOKENS = 4_096
-_KEPT_CATALOGS = 16
+DEFAULT_SLOTS = 16
+MAX_SLOTS = 64
 
 # A request that every intent model can be asked; any answer of this catalog is a valid one.
 GOLDEN_CATALOG = ("Whole Milk (1l bottle)", "Sourdough Bread (800g loaf)", "Brown Eggs (10 pack)")
 GOLDEN_MESSAGE = "Please add 2 Brown Eggs (10 pack) to my cart, thanks!"
 
 
-class RequestError(InputError):
-    """A request that cannot be answered as it stands; `param` names the field at fault."""
-
-    def __init__(self, message: str, param: str) -> None:
-        super().__init__(message)
-        self.param = param
-
-
-@dataclass(frozen=True)
-class _Catalog:
-    """A catalog's trie, and the length in tokens of its longest answer."""
-
-    trie: AnswerTrie
-    longest_answer_tokens: int
-
-
 class IntentModel:
-    """One loaded model; used by one thread at a time."""
+    """One loaded model, what makes requests ready for it, and the scheduler of its passes.
+
+    Attributes:
+        context_tokens: longest prompt and answer together.
+        kv_bytes: bound of all key-value state.
+        preparer: for one thread.
+        scheduler: its `run` is for the model's thread, as `answer` and `check` are.
+
+    Args:
+        engine: the model, a `stages.runtime.llama_many.LlamaSequences`.
+        kept_bytes: most that catalogs' states may take outside the engine's cache.
+        max_catalog_lines: catalogs with more lines are refused.
+    """
 
     def __init__(
-        self, engine: Engine, context_tokens: int, max_catalog_lines: int = MAX_CATALOG_LINES
+        self, engine: LlamaSequences, kept_bytes: int, max_catalog_lines: int = MAX_CATALOG_LINES
     ) -> None:
         self._engine = engine
-        self.context_tokens = context_tokens
+        self.context_tokens = engine.context_tokens
+        self.kv_bytes = engine.cache_bytes + kept_bytes
         self._max_catalog_lines = max_catalog_lines
-        self._catalog = lru_cache(maxsize=_KEPT_CATALOGS)(self._prepare)
+        self.preparer = Preparer(engine, engine.context_tokens)
+        self.scheduler = Scheduler(engine, kept_bytes)
 
-    def answer(self, catalog: Sequence[str], message: str) -> Decoded:
-        """Answers one request that `validate` has passed.
+    def validate(self, catalog: Sequence[str], message: str) -> None:
+        """Checks what can be checked without the model; see `check_request`."""
+        check_request(catalog, message, self._max_catalog_lines)
+
+    def answer(self, catalog: Sequence[str], message: str) -> Answered:
+        """Answers one request that `validate` has passed, where the scheduler does not run.
 
         Raises:
             RequestError: The prompt is too long for the model's context.
         """
-        prompt = prompt_tokens(self._engine, catalog, message)
-        self._require_room(len(prompt), 0)
-        prepared = self._catalog(tuple(catalog))
-        self._require_room(len(prompt), prepared.longest_answer_tokens)
-        return constrained(self._engine, prepared.trie, prompt, rules.guess(message))
+        future = self.scheduler.submit(self.preparer.prepare(catalog, message))
+        while self.scheduler.step():
+            pass
+        return future.result()
 
     def check(self) -> None:
         """Asks the golden request.
@@ -76,7 +75,7 @@ class IntentModel:
                 its figures are not numbers.
         """
         try:
-            decoded = self.answer(GOLDEN_CATALOG, GOLDEN_MESSAGE)
+            decoded = self.answer(GOLDEN_CATALOG, GOLDEN_MESSAGE).decoded
         except (ValueError, RequestError) as error:
             raise InputError(
                 f"the model cannot answer ({error}); give a model that the pipeline made"
@@ -84,7 +83,9 @@ class IntentModel:
         # Not-a-number does not survive quantized arithmetic: damaged weights show as logits that
         # are all alike just as well.
         prompt = prompt_tokens(self._engine, GOLDEN_CATALOG, GOLDEN_MESSAGE)
-        logits = [float(logit) for logit in self._engine.eval(prompt, 0)]
+        rows = self._engine.eval_parts([Part(0, prompt, 0, [len(prompt) - 1])])
+        logits = [float(logit) for logit in rows[0][0]]
+        self._engine.drop(0)
         if (
             decoded.answer.product not in GOLDEN_CATALOG
             or not all(map(math.isfinite, logits))
@@ -95,54 +96,14 @@ class IntentModel:
                 "none; copy it again or give one that the pipeline made"
             )
 
-    def validate(self, catalog: Sequence[str], message: str) -> None:
-        """Checks what can be checked without the model; see `check_request`."""
-        check_request(catalog, message, self._max_catalog_lines)
-
-    def _prepare(self, catalog: tuple[str, ...]) -> _Catalog:
-        longest = max(
-            len(self._engine.encode(Answer("remove", product, MAX_QUANTITY).to_json()))
-            for product in catalog
-        )
-        return _Catalog(AnswerTrie(self._engine.encode, catalog), longest)
-
-    def _require_room(self, prompt_token_count: int, answer_tokens: int) -> None:
-        room = self.context_tokens - answer_tokens
-        if prompt_token_count > room:
-            raise RequestError(
-                f"the catalog and the message have {prompt_token_count:,} tokens together: this "
-                f"model reads at most {room:,}, send fewer catalog lines",
-                "catalog",
-            )
-
-
-def check_request(catalog: Sequence[str], message: str, max_catalog_lines: int) -> None:
-    """Checks a catalog and a message.
-
-    Raises:
-        RequestError: The catalog or the message is refused.
-    """
-    try:
-        validate_catalog(catalog)
-    except InputError as error:
-        raise RequestError(str(error), "catalog") from error
-    if len(catalog) > max_catalog_lines:
-        raise RequestError(
-            f"the catalog has {len(catalog):,} lines: this service accepts at most "
-            f"{max_catalog_lines:,}",
-            "catalog",
-        )
-    try:
-        validate_message(message)
-        message.encode()
-    except InputError as error:
-        raise RequestError(str(error), "message") from error
-    except UnicodeEncodeError as error:
-        raise RequestError("the message holds half of a surrogate pair", "message") from error
-
 
 def load(
-    path: Path, threads: int, max_context_tokens: int, max_catalog_lines: int = MAX_CATALOG_LINES
+    path: Path,
+    threads: int,
+    max_context_tokens: int,
+    max_catalog_lines: int = MAX_CATALOG_LINES,
+    slots: int = DEFAULT_SLOTS,
+    kv_bytes: int = 0,
 ) -> IntentModel:
     """Loads a GGUF file and asks it the golden request.
 
@@ -150,25 +111,33 @@ def load(
         path: The model.
         threads: Threads of the decoder.
         max_context_tokens: Longest prompt and answer together; less if the model was trained on
-            less. The key-value cache of this many tokens is allocated at once.
+            less.
         max_catalog_lines: Catalogs with more lines are refused.
+        slots: Requests that are decoded together.
+        kv_bytes: Bound of all key-value state. A half is the cache of the requests in work, which
+            is allocated at once, but never less than one request's; the rest is for the catalogs
+            that are kept. 0 for four times `max_context_tokens`.
 
     Raises:
-        InputError: The file is no whole GGUF, or no intent model.
+        InputError: The file is no whole GGUF, or no intent model; `kv_bytes` is less than one
+            request's.
     """
     if not read_header(path).is_model:
         raise InputError(f"{path} is a GGUF file but holds no model")
     # Imported here: the host imports this module, and has no llama.cpp.
-    from stages.runtime.llama import LlamaEngine
+    from stages.runtime.llama_many import LlamaSequences
 
-    engine = LlamaEngine(path, context_tokens=max_context_tokens, threads=threads)
-    model = IntentModel(engine, engine.context_tokens, max_catalog_lines)
+    engine = LlamaSequences(
+        path, slots=slots, context_tokens=max_context_tokens, kv_bytes=kv_bytes, threads=threads
+    )
+    model = IntentModel(engine, engine.kv_bytes - engine.cache_bytes, max_catalog_lines)
     model.check()
     return model
 
 
-def as_plain(decoded: Decoded, latency_sec: float) -> dict[str, str | int | float]:
+def as_plain(answered: Answered, latency_sec: float) -> dict[str, str | int | float]:
     """An answer as the service writes it."""
+    decoded = answered.decoded
     answer = decoded.answer
     return {
         "action": answer.action,
@@ -177,5 +146,6 @@ def as_plain(decoded: Decoded, latency_sec: float) -> dict[str, str | int | floa
         "probability": round(min(decoded.probability, 1.0), 6),
         "latency_sec": math.ceil(latency_sec * 1e6) / 1e6,
         "prompt_tokens": decoded.prompt_tokens,
+        "cached_tokens": answered.cached_tokens,
         "passes": decoded.passes,
     }

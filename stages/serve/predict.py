@@ -26,18 +26,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
     try:
         catalog = read_catalog(options.catalog)
-        model = load(options.model, options.threads, options.context_tokens)
+        model = load(options.model, options.threads, options.context_tokens, slots=1)
         model.validate(catalog, options.message)
         started_sec = time.perf_counter()
-        decoded = model.answer(catalog, options.message)
+        answered = model.answer(catalog, options.message)
         latency_sec = time.perf_counter() - started_sec
     except CartwrightError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return error.exit_code
     if options.json:
-        print(json.dumps(as_plain(decoded, latency_sec), ensure_ascii=False))
+        print(json.dumps(as_plain(answered, latency_sec), ensure_ascii=False))
     else:
-        print(decoded.answer.to_json())
+        print(answered.decoded.answer.to_json())
     return 0
 
 

@@ -1,15 +1,14 @@
-"""The queue before the model: bounded, first come first served, answered by one thread."""
+"""The event loop's side of the model: how many requests may be there, and who waits for which."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from stages.intent.decode import Decoded
 from stages.serve.model import IntentModel
+from stages.serve.scheduler import Answered
 
 
 class NotReady(Exception):
@@ -21,7 +20,9 @@ class QueueFull(Exception):
 
 
 class Service:
-    """One model and its queue; every method is called from the event loop's thread.
+    """One model, its thread, and the thread that makes requests ready for it.
+
+    Every method is called from the event loop's thread, but for `close`.
 
     Args:
         load: loads the model and checks it; runs in the model's thread.
@@ -40,58 +41,62 @@ class Service:
         self._max_waiting = max_waiting
         self._waiting = 0
         self._draining = False
+        self._closing = threading.Event()
         self._model: IntentModel | None = None
-        self._loaded = threading.Event()
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model")
+        self._thread = threading.Thread(target=self._work, name="model")
+        self._preparing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prepare")
 
     def start(self) -> None:
         """Begins to load the model; `ready` turns true when it has answered the golden request."""
-        self._thread.submit(self._start)
+        self._thread.start()
 
-    def _start(self) -> None:
+    def _work(self) -> None:
         try:
-            self._model = self._load()
-            self._loaded.set()
+            model = self._load()
         except BaseException as error:
             self._failed(error)
+            return
+        self._model = model
+        # `close` either sees the model or is seen here.
+        if self._closing.is_set():
+            model.scheduler.stop()
+        model.scheduler.run()
 
     @property
     def ready(self) -> bool:
-        return self._loaded.is_set() and not self._draining
+        return self._model is not None and not self._draining
 
     def drain(self) -> None:
         """Takes no further requests; those accepted are still answered."""
         self._draining = True
 
     def close(self) -> None:
-        """Waits until the model's thread has ended."""
-        self._thread.shutdown(wait=True)
+        """Waits until the service's threads have ended; nobody may wait for an answer any more."""
+        self._preparing.shutdown(wait=True)
+        self._closing.set()
+        if self._model is not None:
+            self._model.scheduler.stop()
+        self._thread.join()
 
-    async def answer(self, catalog: Sequence[str], message: str) -> tuple[Decoded, float]:
-        """Answers a request when its turn comes.
-
-        Returns:
-            The answer, and how long the request waited for the model, in seconds.
+    async def answer(self, catalog: Sequence[str], message: str) -> Answered:
+        """Answers a request; one that is cancelled leaves the model before its next pass.
 
         Raises:
             NotReady: The model is not there yet, or not any more.
             QueueFull: Too many requests wait already.
             RequestError: The catalog or the message is refused.
         """
-        if not self.ready or self._model is None:
-            raise NotReady
         model = self._model
+        if model is None or self._draining:
+            raise NotReady
         model.validate(catalog, message)
         if self._waiting >= self._max_waiting:
             raise QueueFull
-        queued_sec = time.perf_counter()
-
-        def work() -> tuple[Decoded, float]:
-            waited_sec = time.perf_counter() - queued_sec
-            return model.answer(catalog, message), waited_sec
-
         self._waiting += 1
         try:
-            return await asyncio.wrap_future(self._thread.submit(work))
+            loop = asyncio.get_running_loop()
+            prepare = model.preparer.prepare
+            work = await loop.run_in_executor(self._preparing, prepare, catalog, message)
+            return await asyncio.wrap_future(model.scheduler.submit(work))
         finally:
             self._waiting -= 1

@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from stages.core.errors import InputError
-from stages.intent.decode import Decoded
 from stages.intent.rows import Answer
+from stages.intent.walk import Decoded
 from stages.serve import predict
-from stages.serve.model import GOLDEN_CATALOG, GOLDEN_MESSAGE, RequestError, as_plain, check_request
+from stages.serve.model import GOLDEN_CATALOG, GOLDEN_MESSAGE, as_plain
+from stages.serve.requests import RequestError, check_request
+from stages.serve.scheduler import Answered
 
 
 def test_golden_request_is_a_valid_one() -> None:
@@ -39,17 +41,18 @@ def test_refused_requests(catalog: list[str], message: str, param: str, sentence
 
 
 def test_answers_are_plain_and_never_surer_than_certain() -> None:
-    decoded = Decoded(Answer("add", "Milk", 2), 1.0000001, 40, 3)
-    assert as_plain(decoded, 0.01234567) == {
+    answered = Answered(Decoded(Answer("add", "Milk", 2), 1.0000001, 40, 3), 24, 0.0)
+    assert as_plain(answered, 0.01234567) == {
         "action": "add",
         "product": "Milk",
         "quantity": 2,
         "probability": 1.0,
         "latency_sec": 0.012346,
         "prompt_tokens": 40,
+        "cached_tokens": 24,
         "passes": 3,
     }
-    assert not math.isnan(as_plain(decoded, 0.0)["latency_sec"])
+    assert not math.isnan(as_plain(answered, 0.0)["latency_sec"])
 
 
 def test_catalog_file(tmp_path: Path) -> None:

@@ -1,0 +1,388 @@
+"""Requests decoded together, on an engine whose logits are a hash of all that a sequence holds.
+
+So an answer is right only if every token before it was in the right place of the right sequence.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import zlib
+from collections.abc import Iterable, Sequence, Sized
+from concurrent.futures import CancelledError, Future
+from itertools import count
+
+import pytest
+
+from stages.intent import rules
+from stages.intent.decode import Engine, Vocabulary, constrained, prompt_tokens
+from stages.intent.sequences import Part, Sequences
+from stages.intent.trie import AnswerTrie
+from stages.intent.walk import Decoded
+from stages.serve.kept import Kept
+from stages.serve.requests import Preparer, RequestError
+from stages.serve.scheduler import CHUNK_TOKENS, Answered, Scheduler
+
+CATALOGS = [
+    [f"{what} ({size}g)" for what in ("Milk", "Rye Bread", "Butter") for size in sizes]
+    for sizes in ((1, 10), (250, 500), (20, 30, 40))
+]
+MESSAGES = ["two milks", "no bread", "makni 12 Butter (250g), hvala", "quita la leche " * 4, "x"]
+
+
+class Characters(Vocabulary):
+    """A token for each character."""
+
+    bos_id, eos_id, size = 1, 2, 400
+
+    def encode(self, text: str) -> list[int]:
+        return [ord(one) + 3 for one in text]
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        return "".join(chr(token - 3) for token in tokens)
+
+    def logits(self, tokens: Sequence[int]) -> list[float]:
+        """Of what follows these tokens: different for any other tokens."""
+        seed = zlib.crc32(repr(list(tokens)).encode())
+        return [zlib.crc32(b"%d %d" % (seed, token)) / 2**30 for token in range(self.size)]
+
+
+class One(Characters, Engine):
+    def __init__(self) -> None:
+        self.held: list[int] = []
+
+    def eval_many(
+        self, tokens: Sequence[int], n_past: int, wanted: Sequence[int]
+    ) -> list[list[float]]:
+        self.held[n_past:] = tokens
+        return [self.logits(self.held[: n_past + place + 1]) for place in wanted]
+
+    def argmax(self, logits: Sequence[float]) -> int:
+        return max(range(len(logits)), key=logits.__getitem__)
+
+
+class Many(Characters, Sequences):
+    """Keeps the rules of `Sequences`, and a record of the passes."""
+
+    def __init__(
+        self, cells: int = 5_000, slots: int = 4, pass_tokens: int = 512, pass_logits: int = 128
+    ) -> None:
+        self.cells, self.slots = cells, slots
+        self.pass_tokens, self.pass_logits = pass_tokens, pass_logits
+        self.held: list[list[tuple[int, int]]] = [[] for _ in range(slots)]
+        self.cell = count()
+        self.passes: list[dict[int, int]] = []
+        self.broken = False
+
+    @property
+    def used(self) -> int:
+        return len({cell for held in self.held for cell, _ in held})
+
+    def eval_parts(self, parts: Sequence[Part]) -> list[list[Sequence[float]]]:
+        if self.broken:
+            raise RuntimeError("broken")
+        sizes = {part.sequence: len(part.tokens) for part in parts}
+        assert len(sizes) == len(parts) and min(sizes.values()) > 0
+        assert sum(sizes.values()) <= self.pass_tokens
+        assert sum(len(part.wanted) for part in parts) <= self.pass_logits
+        self.passes.append(sizes)
+        rows: list[list[Sequence[float]]] = []
+        for part in parts:
+            held = self.held[part.sequence]
+            assert part.n_past <= len(held), "a gap"
+            held[part.n_past :] = [(next(self.cell), token) for token in part.tokens]
+            tokens = [token for _, token in held]
+            rows.append([self.logits(tokens[: part.n_past + place + 1]) for place in part.wanted])
+        assert self.used <= self.cells
+        return rows
+
+    def copy(self, source: int, target: int, tokens: int) -> None:
+        assert not self.held[target] and len(self.held[source]) >= tokens
+        self.held[target] = self.held[source][:tokens]
+
+    def drop(self, sequence: int) -> None:
+        self.held[sequence] = []
+
+    def save(self, sequence: int, tokens: int) -> Sized:
+        """The state of tokens is the tokens."""
+        assert len(self.held[sequence]) >= tokens
+        return tuple(token for _, token in self.held[sequence][:tokens])
+
+    def restore(self, sequence: int, state: Sized) -> None:
+        assert isinstance(state, tuple) and not self.held[sequence]
+        self.held[sequence] = [(next(self.cell), token) for token in state]
+        assert self.used <= self.cells
+
+
+class Asked:
+    """A scheduler, and how requests come to it."""
+
+    def __init__(self, engine: Many, kept: int = 10_000) -> None:
+        self.engine = engine
+        self.scheduler = Scheduler(engine, kept)
+        self.preparer = Preparer(engine, engine.cells)
+
+    def __call__(self, catalog: Sequence[str], message: str) -> Future[Answered]:
+        return self.scheduler.submit(self.preparer.prepare(catalog, message))
+
+    def finish(self) -> None:
+        while self.scheduler.step():
+            pass
+        assert self.engine.used == 0
+        assert self.scheduler._free_cells == self.engine.cells
+        assert sorted(self.scheduler._free_sequences) == list(range(self.engine.slots))
+
+
+def alone(catalog: Sequence[str], message: str) -> Decoded:
+    engine = One()
+    trie = AnswerTrie(engine.encode, catalog)
+    prompt = prompt_tokens(engine, catalog, message)
+    return constrained(engine, trie, prompt, rules.guess(message))
+
+
+def same(answered: Answered, decoded: Decoded) -> bool:
+    return (answered.decoded.answer, answered.decoded.probability) == (
+        decoded.answer,
+        decoded.probability,
+    )
+
+
+@pytest.mark.parametrize("kept", [0, 150, 10_000])
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {},
+        {"slots": 1},
+        {"slots": 40},
+        {"cells": 330},
+        {"pass_tokens": 16, "pass_logits": 2},
+        {"pass_tokens": 130, "pass_logits": 3, "slots": 9, "cells": 900},
+    ],
+)
+def test_answers_together_are_those_alone(limits: dict[str, int], kept: int) -> None:
+    asked = Asked(Many(**limits), kept)
+    rng = random.Random(5)
+    requests = [(rng.choice(CATALOGS), rng.choice(MESSAGES)) for _ in range(60)]
+    futures = []
+    for catalog, message in requests:
+        futures.append(asked(catalog, message))
+        for _ in range(rng.choice((0, 0, 1, 3))):
+            asked.scheduler.step()
+    asked.finish()
+    for (catalog, message), future in zip(requests, futures, strict=True):
+        assert same(future.result(timeout=0), alone(catalog, message))
+    counts = asked.scheduler.counts
+    assert counts.hits + counts.misses == len(requests)
+    assert counts.kept_bytes <= kept
+    assert counts.passes == len(asked.engine.passes)
+    if kept == 10_000:
+        assert counts.misses == counts.kept == len(CATALOGS)
+
+
+def test_a_catalog_is_computed_once_for_all_that_ask_at_once() -> None:
+    asked = Asked(Many(slots=8))
+    work = [asked.preparer.prepare(CATALOGS[0], message) for message in MESSAGES]
+    futures = [asked.scheduler.submit(one) for one in work]
+    asked.finish()
+    size = len(work[0].prefix)
+    assert asked.engine.decode(work[0].prefix[1:]).endswith("\n\nUser:\n")
+    assert [future.result().cached_tokens for future in futures] == [0, size, size, size, size]
+    counts = asked.scheduler.counts
+    assert (counts.hits, counts.misses) == (4, 1)
+    later = asked(CATALOGS[0], "later")
+    asked.engine.passes.clear()
+    asked.finish()
+    assert later.result().cached_tokens == size
+    assert sum(asked.engine.passes[0].values()) < len("later\n\nAnswer:\n") + 60
+
+
+def test_long_prompts_keep_nobody_waiting() -> None:
+    long = [[f"Product number {n} of {k}" for n in range(40)] for k in range(3)]
+    asked = Asked(Many(cells=20_000, slots=8))
+    assert len(asked.preparer.prepare(long[0], "add 2").prefix) > 3 * CHUNK_TOKENS
+    slow = [asked(catalog, "add 2") for catalog in long]
+    asked.scheduler.step()
+    asked.scheduler.step()
+    quick = [asked(CATALOGS[n], "x") for n in range(2)]
+    before = [asked.engine.passes[-1][sequence] for sequence in (7, 6, 5)]
+    assert before == [CHUNK_TOKENS] * 3
+    passes_alone = [alone(CATALOGS[n], "x").passes for n in range(2)]
+    # Their catalogs are computed too: one pass for that and the message, or two.
+    for _ in range(max(passes_alone) + 2):
+        asked.scheduler.step()
+        assert max(asked.engine.passes[-1].values()) <= CHUNK_TOKENS
+        assert asked.engine.passes[-1].get(7), "the oldest one goes on in every pass"
+    assert all(future.done() for future in quick)
+    assert not any(future.done() for future in slow)
+    asked.finish()
+    for catalog, future in zip(long, slow, strict=True):
+        assert same(future.result(), alone(catalog, "add 2"))
+
+
+def test_a_request_alone_has_the_whole_pass() -> None:
+    asked = Asked(Many())
+    asked([f"Product number {n}" for n in range(60)], "add 2")
+    asked.scheduler.step()
+    assert asked.engine.passes == [{3: 512}]
+
+
+def test_who_does_not_fit_waits_and_nobody_passes_it() -> None:
+    small, large = ["Milk"], [f"Product number {n}" for n in range(15)]
+    asked = Asked(Many(cells=600, slots=9))
+    futures = [asked(catalog, "add 2") for catalog in (large, large[::-1], small)]
+    order: list[int] = []
+    for number, future in enumerate(futures):
+        future.add_done_callback(lambda _, number=number: order.append(number))
+    asked.scheduler.step()
+    assert len(asked.scheduler._active) == 1
+    asked.finish()
+    assert order[0] == 0
+    assert futures[0].result().waited_sec < futures[1].result().waited_sec
+
+
+def test_cancelled_requests_are_gone_before_the_next_pass() -> None:
+    asked = Asked(Many(slots=2))
+    long = [f"Product number {n}" for n in range(90)]
+    working, staying, queued = (asked(c, "add 2") for c in (long, CATALOGS[0], CATALOGS[1]))
+    asked.scheduler.step()
+    assert set(asked.engine.passes[-1]) == {1, 0}
+    assert working.cancel() and queued.cancel()
+    replacing = asked(CATALOGS[2], "add 3")
+    asked.scheduler.step()
+    # The place of the cancelled one went to the one that came last.
+    assert max(asked.engine.passes[-1].values()) <= CHUNK_TOKENS
+    assert [one.future for one in asked.scheduler._active] in ([staying, replacing], [replacing])
+    asked.finish()
+    for future, catalog, message in (
+        (staying, CATALOGS[0], "add 2"),
+        (replacing, CATALOGS[2], "add 3"),
+    ):
+        assert same(future.result(), alone(catalog, message))
+    with pytest.raises(CancelledError):
+        queued.result()
+    assert asked.scheduler.counts.hits + asked.scheduler.counts.misses == 3
+
+
+def test_a_catalog_that_was_begun_is_finished_for_those_who_wait() -> None:
+    asked = Asked(Many(pass_tokens=28))
+    first, second, third = (asked(CATALOGS[0], message) for message in ("one", "two", "three"))
+    asked.scheduler.step()
+    asked.scheduler.step()
+    assert first.cancel()
+    asked.scheduler.step()
+    assert asked.engine.passes[-1] == {2: 28}
+    assert second.cancel()
+    asked.finish()
+    assert same(third.result(), alone(CATALOGS[0], "three"))
+    assert third.result().cached_tokens == 3 * 28
+    # Nothing was computed twice.
+    prompt = asked.preparer.prepare(CATALOGS[0], "three")
+    fed = sum(sum(sizes.values()) for sizes in asked.engine.passes)
+    assert fed <= prompt.prompt_tokens + 2 * prompt.answer_tokens
+
+
+def test_a_failed_pass_fails_its_requests_and_no_later_ones() -> None:
+    asked = Asked(Many())
+    futures = [asked(CATALOGS[0], "one"), asked(CATALOGS[1], "two")]
+    asked.engine.broken = True
+    asked.scheduler.step()
+    for future in futures:
+        with pytest.raises(RuntimeError, match="broken"):
+            future.result(timeout=0)
+    asked.engine.broken = False
+    later = asked(CATALOGS[0], "three")
+    asked.finish()
+    assert same(later.result(), alone(CATALOGS[0], "three"))
+
+
+def test_a_state_that_cannot_be_restored_fails_its_request_alone() -> None:
+    class Forgetful(Many):
+        def restore(self, sequence: int, state: Sized) -> None:
+            raise RuntimeError("broken")
+
+    asked = Asked(Forgetful())
+    asked(CATALOGS[0], "one")
+    asked.finish()
+    unlucky = asked(CATALOGS[0], "two")
+    asked.finish()
+    with pytest.raises(RuntimeError, match="broken"):
+        unlucky.result(timeout=0)
+    lucky = asked(CATALOGS[1], "three")
+    asked.finish()
+    assert same(lucky.result(timeout=0), alone(CATALOGS[1], "three"))
+
+
+def test_a_thread_works_until_everything_is_answered() -> None:
+    asked = Asked(Many())
+    thread = threading.Thread(target=asked.scheduler.run)
+    thread.start()
+    first = asked(CATALOGS[0], "one").result(timeout=10)
+    assert same(first, alone(CATALOGS[0], "one"))
+    futures = [asked(catalog, message) for catalog in CATALOGS for message in MESSAGES]
+    asked.scheduler.stop()
+    thread.join(timeout=10)
+    assert not thread.is_alive()
+    assert all(future.done() for future in futures)
+
+
+# ------------------------------------------------------------------ requests, and what is kept
+
+
+def test_a_request_that_can_never_fit_is_refused() -> None:
+    preparer = Preparer(Characters(), 300)
+    preparer.prepare(["Milk"], "add 2")
+    with pytest.raises(RequestError, match=r"have \d+ tokens together: this model reads at most"):
+        preparer.prepare([f"Product number {n}" for n in range(20)], "add 2")
+    longest = next(n for n in count(1) if not _fits(preparer, "x" * n))
+    work = preparer.prepare(["Milk"], "x" * (longest - 1))
+    assert work.prompt_tokens + work.answer_tokens == 300
+
+
+def _fits(preparer: Preparer, message: str) -> bool:
+    try:
+        preparer.prepare(["Milk"], message)
+    except RequestError:
+        return False
+    return True
+
+
+def test_a_prefix_is_what_all_messages_share_whatever_the_tokenizer_merges() -> None:
+    class Merging(Characters):
+        """The line end before a letter is one token with it."""
+
+        def encode(self, text: str) -> list[int]:
+            plain = super().encode(text)
+            merged: list[int] = []
+            for token in plain:
+                if merged and merged[-1] == 13 and chr(token - 3) in "az":
+                    merged[-1] = 300 + token
+                else:
+                    merged.append(token)
+            return merged
+
+    for message, whole in (("add 2", False), ("no milk", True)):
+        vocabulary = Merging()
+        work = Preparer(vocabulary, 1_000).prepare(["Milk"], message)
+        prompt = prompt_tokens(vocabulary, ["Milk"], message)
+        assert list(work.prefix) == prompt[: len(work.prefix)]
+        head = len("Catalog:\nMilk\n\nUser:\n") + 1
+        assert len(work.prefix) == head - (not whole)
+
+
+def test_kept_is_bounded_and_lets_go_of_what_was_not_used_for_longest() -> None:
+    kept: Kept[str, str] = Kept(10)
+
+    def put(names: Iterable[str]) -> None:
+        for name in names:
+            kept.put(name, name.upper(), 4)
+
+    put("ab")
+    assert kept.get("a") == "A" and kept.size == 8
+    put("c")
+    assert kept.get("b") is None and kept.get("a") == "A" and kept.get("c") == "C"
+    kept.put("large", "", 11)
+    assert kept.get("large") is None and (len(kept), kept.size) == (2, 8)
+    kept.put("most", "", 10)
+    assert (len(kept), kept.size) == (1, 10)
+    kept.put("most", "again", 10)
+    assert (kept.get("most"), kept.size) == ("", 10)
