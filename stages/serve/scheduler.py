@@ -21,8 +21,12 @@ from stages.intent.walk import Decoded, Feed
 from stages.serve.kept import Kept
 from stages.serve.requests import Work
 
-# What one request may have of a pass while others are in work: none waits for a long prompt.
-CHUNK_TOKENS = 128
+# From some 64 tokens on, a CPU takes as long for a token however many are in the pass; and it goes
+# over every cell in use for every token, whosever they are. So a pass has few requests, and those
+# on one catalog, which share cells, come in twice as many; see docs/LOG.md, 2026-11-27.
+FULL_PASS_TOKENS = 128
+# Who has more left than a full pass is long. So much of a pass is for long ones, if there are any.
+CHUNK_TOKENS = 64
 
 
 @dataclass(frozen=True)
@@ -189,7 +193,15 @@ class Scheduler:
             self._enter(work, future, time.perf_counter() - since_sec)
 
     def _fits(self, work: Work) -> bool:
-        return bool(self._free_sequences) and self._missing_cells(work) <= self._free_cells
+        """Whether there is a sequence and room for it, and the next pass is not full yet."""
+        _, short = self._ready()
+        shares = work.prefix in self._catalogs
+        most = FULL_PASS_TOKENS if shares else FULL_PASS_TOKENS - CHUNK_TOKENS
+        return (
+            sum(one.left for one in short) < most
+            and bool(self._free_sequences)
+            and self._missing_cells(work) <= self._free_cells
+        )
 
     def _missing_cells(self, work: Work) -> int:
         shared = work.prefix in self._catalogs
@@ -258,21 +270,30 @@ class Scheduler:
             if not active.left:
                 self._advance(active)
 
+    def _ready(self) -> tuple[list[_Active], list[_Active]]:
+        """Who does not wait for another to compute its catalog: with much left, and with little."""
+        ready = [one for one in self._active if one.catalog.is_whole or one.catalog.users[0] is one]
+        long = [one for one in ready if one.left > FULL_PASS_TOKENS]
+        return long, [one for one in ready if one.left <= FULL_PASS_TOKENS]
+
     def _plan(self) -> list[tuple[_Active, Part]]:
         """Who has how much of the next pass.
 
-        First come, first served, but for prompts longer than a chunk: the first of these has one
-        chunk, the others have what is left. So every pass brings the oldest request on, and no
-        number of long ones keeps the short ones waiting.
+        The short ones in the order they came, then the long one that has least left; but some is
+        for long ones whatever there is, and a half of that for the oldest of them. So nobody waits
+        for a long prompt, and every long prompt comes to its end.
         """
-        ready = [one for one in self._active if one.catalog.is_whole or one.catalog.users[0] is one]
-        long = [one for one in ready if one.left > CHUNK_TOKENS]
-        short = [one for one in ready if one.left <= CHUNK_TOKENS]
-        most = self._engine.pass_tokens if len(ready) == 1 else CHUNK_TOKENS
+        long, short = self._ready()
         tokens, logits = self._engine.pass_tokens, self._engine.pass_logits
+        if len(long) + len(short) > 1:
+            tokens = min(tokens, FULL_PASS_TOKENS)
+        for_long = min(CHUNK_TOKENS, tokens // 2) if long else 0
         plan = []
-        for active in [*long[:1], *short, *long[1:]]:
-            part = active.part(min(most, tokens), logits)
+        for active in [*short, *sorted(long, key=lambda one: one.left)]:
+            kept = for_long if active.left <= FULL_PASS_TOKENS else for_long // 2
+            if long and active is long[0]:
+                kept = for_long = 0
+            part = active.part(max(0, tokens - kept), logits)
             if part.tokens:
                 plan.append((active, part))
                 tokens -= len(part.tokens)

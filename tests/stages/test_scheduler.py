@@ -21,7 +21,7 @@ from stages.intent.trie import AnswerTrie
 from stages.intent.walk import Decoded
 from stages.serve.kept import Kept
 from stages.serve.requests import Preparer, RequestError
-from stages.serve.scheduler import CHUNK_TOKENS, Answered, Scheduler
+from stages.serve.scheduler import CHUNK_TOKENS, FULL_PASS_TOKENS, Answered, Scheduler
 
 CATALOGS = [
     [f"{what} ({size}g)" for what in ("Milk", "Rye Bread", "Butter") for size in sizes]
@@ -196,27 +196,53 @@ def test_a_catalog_is_computed_once_for_all_that_ask_at_once() -> None:
     assert sum(asked.engine.passes[0].values()) < len("later\n\nAnswer:\n") + 60
 
 
-def test_long_prompts_keep_nobody_waiting() -> None:
+def test_long_prompts_keep_nobody_waiting_and_come_to_their_end() -> None:
     long = [[f"Product number {n} of {k}" for n in range(40)] for k in range(3)]
     asked = Asked(Many(cells=20_000, slots=8))
-    assert len(asked.preparer.prepare(long[0], "add 2").prefix) > 3 * CHUNK_TOKENS
     slow = [asked(catalog, "add 2") for catalog in long]
+    assert len(asked.preparer.prepare(long[0], "add 2").prefix) > 5 * FULL_PASS_TOKENS
     asked.scheduler.step()
-    asked.scheduler.step()
-    quick = [asked(CATALOGS[n], "x") for n in range(2)]
-    before = [asked.engine.passes[-1][sequence] for sequence in (7, 6, 5)]
-    assert before == [CHUNK_TOKENS] * 3
-    passes_alone = [alone(CATALOGS[n], "x").passes for n in range(2)]
-    # Their catalogs are computed too: one pass for that and the message, or two.
-    for _ in range(max(passes_alone) + 2):
+    assert asked.engine.passes == [{7: FULL_PASS_TOKENS}]
+    # Two that have to be computed too, and one whose catalog is there.
+    quick = [asked(CATALOGS[0], message) for message in ("x", "y", "z")]
+    for _ in range(2 + alone(CATALOGS[0], "x").passes):
         asked.scheduler.step()
-        assert max(asked.engine.passes[-1].values()) <= CHUNK_TOKENS
-        assert asked.engine.passes[-1].get(7), "the oldest one goes on in every pass"
-    assert all(future.done() for future in quick)
+        assert sum(asked.engine.passes[-1].values()) <= FULL_PASS_TOKENS
+        assert asked.engine.passes[-1][7] >= CHUNK_TOKENS // 2, "the oldest comes on in every pass"
+    assert quick[0].done()
+    while not all(future.done() for future in quick):
+        asked.scheduler.step()
     assert not any(future.done() for future in slow)
+    # Those without an end of short ones do not stop it either.
+    for number in range(60):
+        if slow[0].done():
+            break
+        for _ in range(3):
+            asked(CATALOGS[number % 3], "x")
+        asked.scheduler.step()
+        assert slow[0].done() or asked.engine.passes[-1].get(7), "it comes on in every pass"
+    assert slow[0].done()
     asked.finish()
     for catalog, future in zip(long, slow, strict=True):
         assert same(future.result(), alone(catalog, "add 2"))
+
+
+def test_a_pass_has_few_requests_but_more_of_one_catalog() -> None:
+    asked = Asked(Many(slots=40, cells=20_000))
+    for catalog in CATALOGS:
+        asked(catalog, "x")
+    asked.finish()
+    feed = asked.preparer.prepare(CATALOGS[0], "x").walk.feed
+    assert feed is not None
+    left = len(feed.tokens) - len(asked.preparer.prepare(CATALOGS[0], "x").prefix)
+    few = -(-(FULL_PASS_TOKENS - CHUNK_TOKENS) // left)
+    more = -(-FULL_PASS_TOKENS // left)
+    for catalogs, expected in ((CATALOGS, few), (CATALOGS[:1], more)):
+        for number in range(12):
+            asked(catalogs[number % len(catalogs)], "x")
+        asked.scheduler.step()
+        assert len(asked.scheduler._active) in (expected, expected - 1)
+        asked.finish()
 
 
 def test_a_request_alone_has_the_whole_pass() -> None:
@@ -245,13 +271,13 @@ def test_cancelled_requests_are_gone_before_the_next_pass() -> None:
     long = [f"Product number {n}" for n in range(90)]
     working, staying, queued = (asked(c, "add 2") for c in (long, CATALOGS[0], CATALOGS[1]))
     asked.scheduler.step()
-    assert set(asked.engine.passes[-1]) == {1, 0}
+    assert [one.future for one in asked.scheduler._active] == [working, staying]
     assert working.cancel() and queued.cancel()
     replacing = asked(CATALOGS[2], "add 3")
     asked.scheduler.step()
-    # The place of the cancelled one went to the one that came last.
-    assert max(asked.engine.passes[-1].values()) <= CHUNK_TOKENS
-    assert [one.future for one in asked.scheduler._active] in ([staying, replacing], [replacing])
+    assert working not in [one.future for one in asked.scheduler._active]
+    assert asked.engine.passes[-1].get(0), "the one beside it went on"
+    assert asked.engine.used == sum(len(held) for held in asked.engine.held)
     asked.finish()
     for future, catalog, message in (
         (staying, CATALOGS[0], "add 2"),
