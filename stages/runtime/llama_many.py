@@ -23,9 +23,9 @@ from stages.runtime.llama_model import LlamaModel
 _CELLS_STEP = 256
 # GGML_FA_TILE_Q of ggml-cpu/common.h: from so many tokens on, a pass has the quick attention.
 _TILE_TOKENS = 64
-# What the slow attention takes for a token and a cell, a layer and a unit of width, against one
-# token's multiplication by one weight. Measured on an AVX-512 CPU; see docs/LOG.md, 2026-11-27.
-_SLOW_ATTENTION = 100
+# What the slow attention takes for a token, a cell, a layer and a head, against a token's
+# multiplication by one weight. Measured on two models; see docs/LOG.md, 2026-11-27.
+_SLOW_ATTENTION = 2_500
 _KEY_AND_VALUE_BYTES = 2 * 2  # both F16
 _MIN_PASS_LOGITS = 128
 
@@ -63,7 +63,8 @@ class LlamaSequences(LlamaModel, Sequences):
         threads: int,
         pass_tokens: int = 512,
     ) -> None:
-        super().__init__(path)
+        # Most weights are laid out anew: a mapped file would stay in memory beside that.
+        super().__init__(path, use_mmap=False)
         self.slots, self.pass_tokens = slots, pass_tokens
         self.context_tokens = min(context_tokens, self.trained_tokens)
         self._shape()
@@ -105,7 +106,7 @@ class LlamaSequences(LlamaModel, Sequences):
             f"{architecture}.attention.key_length", lib.llama_model_n_embd(self._model) // heads
         )
         self._weights: int = lib.llama_model_n_params(self._model)
-        self._attention = layers * heads * head_width
+        self._attention = layers * heads
         self.token_bytes: int = (
             layers * lib.llama_model_n_head_kv(self._model) * head_width * _KEY_AND_VALUE_BYTES
         )
