@@ -27,6 +27,7 @@ from stages.serve.requests import Work
 FULL_PASS_TOKENS = 128
 # Who has more left than a full pass is long. So much of a pass is for long ones, if there are any.
 CHUNK_TOKENS = 64
+_MUCH_LONGER = 4
 
 
 @dataclass(frozen=True)
@@ -279,19 +280,23 @@ class Scheduler:
     def _plan(self) -> list[tuple[_Active, Part]]:
         """Who has how much of the next pass.
 
-        The short ones in the order they came, then the long one that has least left; but some is
-        for long ones whatever there is, and a half of that for the oldest of them. So nobody waits
-        for a long prompt, and every long prompt comes to its end.
+        First come, first served: the short ones, then the long ones; but some is for long ones
+        whatever there is. A long one that is much longer than others lets them go first, and keeps
+        a half of that. So nobody waits for a long prompt, and every long prompt comes to its end.
         """
         long, short = self._ready()
         tokens, logits = self._engine.pass_tokens, self._engine.pass_logits
         if len(long) + len(short) > 1:
             tokens = min(tokens, FULL_PASS_TOKENS)
         for_long = min(CHUNK_TOKENS, tokens // 2) if long else 0
+        oldest = long[0] if long else None
+        if oldest:
+            # Stable: in the order they came, otherwise.
+            long = sorted(long, key=lambda one: _MUCH_LONGER * one.left > oldest.left)
         plan = []
-        for active in [*short, *sorted(long, key=lambda one: one.left)]:
+        for active in [*short, *long]:
             kept = for_long if active.left <= FULL_PASS_TOKENS else for_long // 2
-            if long and active is long[0]:
+            if active is oldest:
                 kept = for_long = 0
             part = active.part(max(0, tokens - kept), logits)
             if part.tokens:
