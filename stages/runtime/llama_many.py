@@ -28,6 +28,9 @@ _TILE_TOKENS = 64
 _SLOW_ATTENTION = 2_500
 _KEY_AND_VALUE_BYTES = 2 * 2  # both F16
 _MIN_PASS_LOGITS = 128
+# From some 64 tokens on, a CPU takes as long for a token however many are in the pass, and all wait
+# for the end of it; see docs/LOG.md, 2026-11-27.
+PASS_TOKENS = 128
 
 
 class LlamaSequences(LlamaModel, Sequences):
@@ -61,7 +64,7 @@ class LlamaSequences(LlamaModel, Sequences):
         context_tokens: int,
         kv_bytes: int = 0,
         threads: int,
-        pass_tokens: int = 512,
+        pass_tokens: int = PASS_TOKENS,
     ) -> None:
         # Most weights are laid out anew: a mapped file would stay in memory beside that.
         super().__init__(path, use_mmap=False)

@@ -83,6 +83,7 @@ class IntentModel:
         # Not-a-number does not survive quantized arithmetic: damaged weights show as logits that
         # are all alike just as well.
         prompt = prompt_tokens(self._engine, GOLDEN_CATALOG, GOLDEN_MESSAGE)
+        prompt = prompt[: self._engine.pass_tokens]
         rows = self._engine.eval_parts([Part(0, prompt, 0, [len(prompt) - 1])])
         logits = [float(logit) for logit in rows[0][0]]
         self._engine.drop(0)

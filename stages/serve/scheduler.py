@@ -21,12 +21,7 @@ from stages.intent.walk import Decoded, Feed
 from stages.serve.kept import Kept
 from stages.serve.requests import Work
 
-# From some 64 tokens on, a CPU takes as long for a token however many are in the pass; and it goes
-# over every cell in use for every token, whosever they are. So a pass has few requests, and those
-# on one catalog, which share cells, come in twice as many; see docs/LOG.md, 2026-11-27.
-FULL_PASS_TOKENS = 128
-# Who has more left than a full pass is long. So much of a pass is for long ones, if there are any.
-CHUNK_TOKENS = 64
+# A long prompt lets those go first of which it is so many times as long.
 _MUCH_LONGER = 4
 
 
@@ -194,12 +189,15 @@ class Scheduler:
             self._enter(work, future, time.perf_counter() - since_sec)
 
     def _fits(self, work: Work) -> bool:
-        """Whether there is a sequence and room for it, and the next pass is not full yet."""
+        """Whether there is a sequence and room for it, and the next pass is not full yet.
+
+        A pass goes over every cell in use for every token, whosever they are: so there are few
+        requests at a time, and twice as many where they share a catalog's cells.
+        """
         _, short = self._ready()
-        shares = work.prefix in self._catalogs
-        most = FULL_PASS_TOKENS if shares else FULL_PASS_TOKENS - CHUNK_TOKENS
+        full = self._engine.pass_tokens
         return (
-            sum(one.left for one in short) < most
+            sum(one.left for one in short) < (full if work.prefix in self._catalogs else full // 2)
             and bool(self._free_sequences)
             and self._missing_cells(work) <= self._free_cells
         )
@@ -274,28 +272,30 @@ class Scheduler:
     def _ready(self) -> tuple[list[_Active], list[_Active]]:
         """Who does not wait for another to compute its catalog: with much left, and with little."""
         ready = [one for one in self._active if one.catalog.is_whole or one.catalog.users[0] is one]
-        long = [one for one in ready if one.left > FULL_PASS_TOKENS]
-        return long, [one for one in ready if one.left <= FULL_PASS_TOKENS]
+        full = self._engine.pass_tokens
+        return [x for x in ready if x.left > full], [x for x in ready if x.left <= full]
 
     def _plan(self) -> list[tuple[_Active, Part]]:
         """Who has how much of the next pass.
 
-        First come, first served: the short ones, then the long ones; but some is for long ones
-        whatever there is. A long one that is much longer than others lets them go first, and keeps
-        a half of that. So nobody waits for a long prompt, and every long prompt comes to its end.
+        First come, first served: the short ones, then the long ones; but a quarter is for long ones
+        whatever there is, and where there are both the pass is no longer than it has to be. A long
+        one that is much longer than others lets them go first, but for a half of that quarter. So
+        nobody waits for a long prompt, and every long prompt comes to its end.
         """
         long, short = self._ready()
         tokens, logits = self._engine.pass_tokens, self._engine.pass_logits
-        if len(long) + len(short) > 1:
-            tokens = min(tokens, FULL_PASS_TOKENS)
-        for_long = min(CHUNK_TOKENS, tokens // 2) if long else 0
-        oldest = long[0] if long else None
-        if oldest:
-            # Stable: in the order they came, otherwise.
-            long = sorted(long, key=lambda one: _MUCH_LONGER * one.left > oldest.left)
+        oldest, for_long = None, 0
+        if long:
+            oldest, for_long = long[0], tokens // 4
+            # Stable: otherwise in the order they came.
+            long.sort(key=lambda one: _MUCH_LONGER * one.left > oldest.left)
+            if short:
+                asked = sum(one.left for one in short) + for_long
+                tokens = min(tokens, max(tokens // 2, asked))
         plan = []
         for active in [*short, *long]:
-            kept = for_long if active.left <= FULL_PASS_TOKENS else for_long // 2
+            kept = for_long // 2 if active in long else for_long
             if active is oldest:
                 kept = for_long = 0
             part = active.part(max(0, tokens - kept), logits)

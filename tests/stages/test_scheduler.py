@@ -21,8 +21,9 @@ from stages.intent.trie import AnswerTrie
 from stages.intent.walk import Decoded
 from stages.serve.kept import Kept
 from stages.serve.requests import Preparer, RequestError
-from stages.serve.scheduler import CHUNK_TOKENS, FULL_PASS_TOKENS, Answered, Scheduler
+from stages.serve.scheduler import Answered, Scheduler
 
+PASS_TOKENS = 128
 CATALOGS = [
     [f"{what} ({size}g)" for what in ("Milk", "Rye Bread", "Butter") for size in sizes]
     for sizes in ((1, 10), (250, 500), (20, 30, 40))
@@ -65,7 +66,11 @@ class Many(Characters, Sequences):
     """Keeps the rules of `Sequences`, and a record of the passes."""
 
     def __init__(
-        self, cells: int = 5_000, slots: int = 4, pass_tokens: int = 512, pass_logits: int = 128
+        self,
+        cells: int = 5_000,
+        slots: int = 4,
+        pass_tokens: int = PASS_TOKENS,
+        pass_logits: int = 128,
     ) -> None:
         self.cells, self.slots = cells, slots
         self.pass_tokens, self.pass_logits = pass_tokens, pass_logits
@@ -200,15 +205,15 @@ def test_long_prompts_keep_nobody_waiting_and_come_to_their_end() -> None:
     long = [[f"Product number {n} of {k}" for n in range(40)] for k in range(3)]
     asked = Asked(Many(cells=20_000, slots=8))
     slow = [asked(catalog, "add 2") for catalog in long]
-    assert len(asked.preparer.prepare(long[0], "add 2").prefix) > 5 * FULL_PASS_TOKENS
+    assert len(asked.preparer.prepare(long[0], "add 2").prefix) > 5 * PASS_TOKENS
     asked.scheduler.step()
-    assert asked.engine.passes == [{7: FULL_PASS_TOKENS}]
+    assert asked.engine.passes == [{7: PASS_TOKENS}]
     # Two that have to be computed too, and one whose catalog is there.
     quick = [asked(CATALOGS[0], message) for message in ("x", "y", "z")]
     for _ in range(2 + alone(CATALOGS[0], "x").passes):
         asked.scheduler.step()
-        assert sum(asked.engine.passes[-1].values()) <= FULL_PASS_TOKENS
-        assert asked.engine.passes[-1][7] >= CHUNK_TOKENS // 2, "the oldest comes on in every pass"
+        assert sum(asked.engine.passes[-1].values()) <= PASS_TOKENS
+        assert asked.engine.passes[-1][7] >= PASS_TOKENS // 8, "the oldest comes on in every pass"
     assert quick[0].done()
     while not all(future.done() for future in quick):
         asked.scheduler.step()
@@ -235,8 +240,8 @@ def test_a_pass_has_few_requests_but_more_of_one_catalog() -> None:
     feed = asked.preparer.prepare(CATALOGS[0], "x").walk.feed
     assert feed is not None
     left = len(feed.tokens) - len(asked.preparer.prepare(CATALOGS[0], "x").prefix)
-    few = -(-(FULL_PASS_TOKENS - CHUNK_TOKENS) // left)
-    more = -(-FULL_PASS_TOKENS // left)
+    few = -(-(PASS_TOKENS // 2) // left)
+    more = -(-PASS_TOKENS // left)
     for catalogs, expected in ((CATALOGS, few), (CATALOGS[:1], more)):
         for number in range(12):
             asked(catalogs[number % len(catalogs)], "x")
@@ -249,7 +254,7 @@ def test_a_request_alone_has_the_whole_pass() -> None:
     asked = Asked(Many())
     asked([f"Product number {n}" for n in range(60)], "add 2")
     asked.scheduler.step()
-    assert asked.engine.passes == [{3: 512}]
+    assert asked.engine.passes == [{3: PASS_TOKENS}]
 
 
 def test_who_does_not_fit_waits_and_nobody_passes_it() -> None:

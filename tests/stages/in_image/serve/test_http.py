@@ -301,6 +301,31 @@ def test_one_line_a_request_and_none_for_probes() -> None:
     assert len(lines) == 4
 
 
+def test_measure(tmp_path: Path) -> None:
+    """Every figure is there, and most answers are those of a pass a token."""
+    rows = Path(__file__).parents[4] / "stages/bench_cpu/sample.jsonl"
+    out = tmp_path / "samples.json"
+    command = [sys.executable, "-m", "stages.serve.measure", "--model", str(MODEL), "--limit", "20"]
+    command += ["--rows", str(rows), "--out", str(out), "--clients", "4", "--threads", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    figures = json.loads(done.stdout)
+    assert figures["rows"] == 20
+    assert min(figures["same_as_token_by_token"].values()) >= 18
+    assert 0 < figures["p50_sec"]["warm"] < figures["p50_sec"]["recomputed"]
+    assert set(figures["rates"]) == {"one catalog", "20 catalogs"}
+    samples = json.loads(out.read_text())["samples"]
+    assert all(one["warm_cached_tokens"] > 0 for one in samples)
+    refused(
+        subprocess.run(
+            [*command, "--rows", str(tmp_path / "none.jsonl")],
+            capture_output=True,
+            text=True,
+            check=False,
+        ),
+        "cannot be read",
+    )
+
+
 # ------------------------------------------------------------------ start
 
 

@@ -28,7 +28,7 @@ ROWS = read_rows(SAMPLE)
 
 @pytest.fixture(scope="module")
 def loaded() -> Iterator[LlamaSequences]:
-    engine = LlamaSequences(MODEL, slots=8, context_tokens=512, threads=1)
+    engine = LlamaSequences(MODEL, slots=8, context_tokens=512, threads=1, pass_tokens=512)
     yield engine
     engine.close()
 
