@@ -114,7 +114,7 @@ class Scheduler:
         self._kept: Kept[tuple[int, ...], Sized] = Kept(kept_bytes)
         self._changed = threading.Condition()
         self._queue: deque[tuple[Work, Future[Answered], float]] = deque()
-        self._is_stopping = False
+        self._is_stopping = self._has_ended = False
         self._active: list[_Active] = []
         self._catalogs: dict[tuple[int, ...], _Catalog] = {}
         self._free_cells = engine.cells
@@ -133,6 +133,8 @@ class Scheduler:
         """
         future: Future[Answered] = Future()
         with self._changed:
+            if self._has_ended:
+                raise RuntimeError("the model's thread has ended")
             self._queue.append((work, future, time.perf_counter()))
             self._changed.notify()
         return future
@@ -144,14 +146,22 @@ class Scheduler:
             self._changed.notify()
 
     def run(self) -> None:
-        """Works until `stop`."""
-        while True:
-            while self.step():
-                pass
+        """Works until `stop`; if a bug ends it before, whoever waits is told."""
+        try:
+            while True:
+                while self.step():
+                    pass
+                with self._changed:
+                    self._changed.wait_for(lambda: self._queue or self._is_stopping)
+                    if not self._queue:
+                        return
+        finally:
             with self._changed:
-                self._changed.wait_for(lambda: self._queue or self._is_stopping)
-                if not self._queue:
-                    return
+                self._has_ended = True
+                left = [one.future for one in self._active] + [one[1] for one in self._queue]
+            for future in left:
+                if future.set_running_or_notify_cancel():
+                    future.set_exception(RuntimeError("the model's thread has ended"))
 
     def step(self) -> bool:
         """Drops what was cancelled, admits what fits, and runs one pass.
@@ -167,12 +177,10 @@ class Scheduler:
             if not self._active:
                 return False
             self._pass()
-        except Exception as error:
-            # It is one of the requests' or the model's fault, and nobody knows whose.
+        except RuntimeError as error:
+            # The engine refused: whose fault it is, nobody knows.
             for active in self._active[:]:
-                self._leave(active)
-                if active.future.set_running_or_notify_cancel():
-                    active.future.set_exception(error)
+                self._fail(active, error)
         return True
 
     # ------------------------------------------------------------------ coming and going
@@ -183,7 +191,10 @@ class Scheduler:
             with self._changed:
                 while self._queue and self._queue[0][1].cancelled():
                     self._queue.popleft()
-                if not self._queue or not self._fits(self._queue[0][0]):
+                if not self._queue:
+                    return
+                if not self._fits(self._queue[0][0]):
+                    assert self._active, "a request does not fit the empty cache"
                     return
                 work, future, since_sec = self._queue.popleft()
             self._enter(work, future, time.perf_counter() - since_sec)
@@ -237,7 +248,6 @@ class Scheduler:
         catalog = active.catalog
         was_first = catalog.users[0] is active
         catalog.users.remove(active)
-        self._active.remove(active)
         if catalog.users:
             first = catalog.users[0]
             if was_first and not catalog.is_whole and active.done:
@@ -247,8 +257,14 @@ class Scheduler:
             del self._catalogs[catalog.prefix]
             self._free_cells += len(catalog.prefix)
         self._engine.drop(active.sequence)
+        self._active.remove(active)
         self._free_sequences.append(active.sequence)
         self._free_cells += _cells(active.work)
+
+    def _fail(self, active: _Active, error: Exception) -> None:
+        self._leave(active)
+        if active.future.set_running_or_notify_cancel():
+            active.future.set_exception(error)
 
     # ------------------------------------------------------------------ passes
 
@@ -317,7 +333,11 @@ class Scheduler:
     def _advance(self, active: _Active) -> None:
         """Takes a walk on by the logits of its whole feed."""
         walk = active.work.walk
-        walk.take(active.logits)
+        try:
+            walk.take(active.logits)
+        except Exception as error:
+            self._fail(active, error)
+            return
         if walk.feed is not None:
             active.feed, active.done, active.logits = walk.feed, 0, []
             return

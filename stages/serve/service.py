@@ -27,7 +27,7 @@ class Service:
     Args:
         load: loads the model and checks it; runs in the model's thread.
         max_waiting: requests that may be queued or in work at once.
-        failed: called with what `load` raised, from the model's thread.
+        failed: called with what ended the model's thread too early, from that thread.
     """
 
     def __init__(
@@ -53,14 +53,13 @@ class Service:
     def _work(self) -> None:
         try:
             model = self._load()
+            self._model = model
+            # `close` either sees the model or is seen here.
+            if self._closing.is_set():
+                model.scheduler.stop()
+            model.scheduler.run()
         except BaseException as error:
             self._failed(error)
-            return
-        self._model = model
-        # `close` either sees the model or is seen here.
-        if self._closing.is_set():
-            model.scheduler.stop()
-        model.scheduler.run()
 
     @property
     def ready(self) -> bool:

@@ -356,6 +356,33 @@ def test_a_thread_works_until_everything_is_answered() -> None:
     assert all(future.done() for future in futures)
 
 
+def test_a_walk_that_fails_fails_alone() -> None:
+    asked = Asked(Many())
+    broken = asked.preparer.prepare(CATALOGS[0], "one")
+    broken.walk.take = lambda _logits: 1 / 0  # type: ignore[method-assign]
+    unlucky, lucky = asked.scheduler.submit(broken), asked(CATALOGS[0], "two")
+    asked.finish()
+    with pytest.raises(ZeroDivisionError):
+        unlucky.result(timeout=0)
+    assert same(lucky.result(timeout=0), alone(CATALOGS[0], "two"))
+
+
+def test_a_bug_that_ends_the_thread_leaves_nobody_waiting() -> None:
+    class Buggy(Many):
+        def drop(self, sequence: int) -> None:
+            raise ZeroDivisionError
+
+    asked = Asked(Buggy(slots=1))
+    futures = [asked(catalog, "one") for catalog in CATALOGS]
+    with pytest.raises(ZeroDivisionError):
+        asked.scheduler.run()
+    for future in futures:
+        with pytest.raises(RuntimeError, match="thread has ended"):
+            future.result(timeout=0)
+    with pytest.raises(RuntimeError, match="thread has ended"):
+        asked(CATALOGS[0], "two")
+
+
 # ------------------------------------------------------------------ requests, and what is kept
 
 
