@@ -109,6 +109,11 @@ class Walk:
         probability = math.exp(self._log_probability)
         return Decoded(self._state, probability, self._prompt_tokens, self._passes)
 
+    @property
+    def tokens(self) -> list[int]:
+        """Token ids of the answer, when the walk is over."""
+        return self._trie.tokens(self.decoded.answer)
+
     def _next(self) -> Feed | None:
         if self._guess is not None and not isinstance(self._state, Answer):
             self._guessed = _guess_again(

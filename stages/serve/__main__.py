@@ -18,6 +18,7 @@ from stages.core.errors import CartwrightError, InputError
 from stages.intent.rows import MAX_CATALOG_LINES
 from stages.runtime.gguf_file import read_header
 from stages.serve.app import make_app
+from stages.serve.keys import read_keys
 from stages.serve.model import (
     DEFAULT_CONTEXT_TOKENS,
     DEFAULT_SLOTS,
@@ -45,7 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if not read_header(options.model).is_model:
             raise InputError(f"{options.model} is a GGUF file but holds no model")
-        return _serve(options, _listen(options.host, options.port))
+        keys = read_keys(options.api_keys) if options.api_keys else []
+        return _serve(options, _listen(options.host, options.port), keys)
     except CartwrightError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return error.exit_code
@@ -55,7 +57,7 @@ def _leave(_signal: int, _frame: FrameType | None) -> None:
     raise SystemExit(0)
 
 
-def _serve(options: argparse.Namespace, listener: socket.socket) -> int:
+def _serve(options: argparse.Namespace, listener: socket.socket, keys: Sequence[str]) -> int:
     failures: list[BaseException] = []
 
     def load_model() -> IntentModel:
@@ -80,7 +82,11 @@ def _serve(options: argparse.Namespace, listener: socket.socket) -> int:
 
     server = uvicorn.Server(
         uvicorn.Config(
-            make_app(Service(load_model, options.queue, failed)),
+            make_app(
+                Service(load_model, options.queue, options.deadline_sec, failed),
+                options.model.stem,
+                keys,
+            ),
             log_level="warning",
             access_log=False,
             server_header=False,
@@ -156,6 +162,19 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="requests that may wait; one more is refused with 429 (default: %(default)s)",
     )
     parser.add_argument(
+        "--deadline-sec",
+        type=float,
+        default=30.0,
+        metavar="SEC",
+        help="longest that a request may take; later is refused with 503 (default: %(default)g)",
+    )
+    parser.add_argument(
+        "--api-keys",
+        type=Path,
+        metavar="FILE",
+        help="keys, one a line, of which every request but /health and /ready must carry one",
+    )
+    parser.add_argument(
         "--slots",
         type=int,
         default=DEFAULT_SLOTS,
@@ -177,6 +196,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
             parser.error(f"--{name.replace('_', '-')} must be at least 1")
     if options.slots > MAX_SLOTS:
         parser.error(f"--slots must be at most {MAX_SLOTS}, not {options.slots}")
+    if not 0 < options.deadline_sec <= 3_600:
+        parser.error(f"--deadline-sec must be above 0 and at most 3600, not {options.deadline_sec}")
     if options.kv_bytes < 0:
         parser.error(f"--kv-bytes must not be negative, not {options.kv_bytes}")
     if not 1 <= options.port <= 65_535:

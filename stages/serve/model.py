@@ -32,6 +32,9 @@ class IntentModel:
 
     Attributes:
         context_tokens: longest prompt and answer together.
+        vocabulary: the model's; for any thread.
+        max_catalog_lines: catalogs with more are refused.
+        cache_bytes: key-value state of the requests in work, allocated at once.
         kv_bytes: bound of all key-value state.
         preparer: for one thread.
         scheduler: its `run` is for the model's thread, as `answer` and `check` are.
@@ -45,16 +48,17 @@ class IntentModel:
     def __init__(
         self, engine: LlamaSequences, kept_bytes: int, max_catalog_lines: int = MAX_CATALOG_LINES
     ) -> None:
-        self._engine = engine
+        self._engine = self.vocabulary = engine
+        self.cache_bytes = engine.cache_bytes
         self.context_tokens = engine.context_tokens
         self.kv_bytes = engine.cache_bytes + kept_bytes
-        self._max_catalog_lines = max_catalog_lines
+        self.max_catalog_lines = max_catalog_lines
         self.preparer = Preparer(engine, engine.context_tokens)
         self.scheduler = Scheduler(engine, kept_bytes)
 
     def validate(self, catalog: Sequence[str], message: str) -> None:
         """Checks what can be checked without the model; see `check_request`."""
-        check_request(catalog, message, self._max_catalog_lines)
+        check_request(catalog, message, self.max_catalog_lines)
 
     def answer(self, catalog: Sequence[str], message: str) -> Answered:
         """Answers one request that `validate` has passed, where the scheduler does not run.

@@ -116,11 +116,11 @@ def _alike(one: Sequence[int], other: Sequence[int]) -> int:
     return next(place for place in range(shorter) if one[place] != other[place])
 
 
-def check_request(catalog: Sequence[str], message: str, max_catalog_lines: int) -> None:
-    """Checks a catalog and a message.
+def check_catalog(catalog: Sequence[str], max_catalog_lines: int) -> None:
+    """Checks a catalog.
 
     Raises:
-        RequestError: The catalog or the message is refused.
+        RequestError: The catalog is refused.
     """
     try:
         validate_catalog(catalog)
@@ -132,6 +132,15 @@ def check_request(catalog: Sequence[str], message: str, max_catalog_lines: int) 
             f"{max_catalog_lines:,}",
             "catalog",
         )
+
+
+def check_request(catalog: Sequence[str], message: str, max_catalog_lines: int) -> None:
+    """Checks a catalog and a message.
+
+    Raises:
+        RequestError: The catalog or the message is refused.
+    """
+    check_catalog(catalog, max_catalog_lines)
     try:
         validate_message(message)
         message.encode()

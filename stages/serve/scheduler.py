@@ -32,11 +32,13 @@ class Answered:
     Attributes:
         cached_tokens: of the prompt, which were not computed for this request.
         waited_sec: from `submit` until the request was admitted.
+        tokens: token ids of the answer.
     """
 
     decoded: Decoded
     cached_tokens: int
     waited_sec: float
+    tokens: Sequence[int]
 
 
 @dataclass(frozen=True)
@@ -344,7 +346,9 @@ class Scheduler:
         decoded = replace(walk.decoded, passes=active.passes)
         self._leave(active)
         if active.future.set_running_or_notify_cancel():
-            active.future.set_result(Answered(decoded, active.cached_tokens, active.waited_sec))
+            active.future.set_result(
+                Answered(decoded, active.cached_tokens, active.waited_sec, walk.tokens)
+            )
 
 
 def _cells(work: Work) -> int:

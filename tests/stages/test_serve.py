@@ -41,7 +41,7 @@ def test_refused_requests(catalog: list[str], message: str, param: str, sentence
 
 
 def test_answers_are_plain_and_never_surer_than_certain() -> None:
-    answered = Answered(Decoded(Answer("add", "Milk", 2), 1.0000001, 40, 3), 24, 0.0)
+    answered = Answered(Decoded(Answer("add", "Milk", 2), 1.0000001, 40, 3), 24, 0.0, [5, 6])
     assert as_plain(answered, 0.01234567) == {
         "action": "add",
         "product": "Milk",
