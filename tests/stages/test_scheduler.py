@@ -7,116 +7,24 @@ from __future__ import annotations
 
 import random
 import threading
-import zlib
-from collections.abc import Iterable, Sequence, Sized
+from collections.abc import Sequence, Sized
 from concurrent.futures import CancelledError, Future
-from itertools import count
 
 import pytest
 
 from stages.intent import rules
-from stages.intent.decode import Engine, Vocabulary, constrained, prompt_tokens
-from stages.intent.sequences import Part, Sequences
+from stages.intent.decode import constrained, prompt_tokens
 from stages.intent.trie import AnswerTrie
 from stages.intent.walk import Decoded
-from stages.serve.kept import Kept
-from stages.serve.requests import Preparer, RequestError
+from stages.serve.requests import Preparer
 from stages.serve.scheduler import Answered, Scheduler
+from tests.stages.hash_engines import PASS_TOKENS, Many, One
 
-PASS_TOKENS = 128
 CATALOGS = [
     [f"{what} ({size}g)" for what in ("Milk", "Rye Bread", "Butter") for size in sizes]
     for sizes in ((1, 10), (250, 500), (20, 30, 40))
 ]
 MESSAGES = ["two milks", "no bread", "makni 12 Butter (250g), hvala", "quita la leche " * 4, "x"]
-
-
-class Characters(Vocabulary):
-    """A token for each character."""
-
-    bos_id, eos_id, size = 1, 2, 400
-
-    def encode(self, text: str) -> list[int]:
-        return [ord(one) + 3 for one in text]
-
-    def decode(self, tokens: Sequence[int]) -> str:
-        return "".join(chr(token - 3) for token in tokens)
-
-    def logits(self, tokens: Sequence[int]) -> list[float]:
-        """Of what follows these tokens: different for any other tokens."""
-        seed = zlib.crc32(repr(list(tokens)).encode())
-        return [zlib.crc32(b"%d %d" % (seed, token)) / 2**30 for token in range(self.size)]
-
-
-class One(Characters, Engine):
-    def __init__(self) -> None:
-        self.held: list[int] = []
-
-    def eval_many(
-        self, tokens: Sequence[int], n_past: int, wanted: Sequence[int]
-    ) -> list[list[float]]:
-        self.held[n_past:] = tokens
-        return [self.logits(self.held[: n_past + place + 1]) for place in wanted]
-
-    def argmax(self, logits: Sequence[float]) -> int:
-        return max(range(len(logits)), key=logits.__getitem__)
-
-
-class Many(Characters, Sequences):
-    """Keeps the rules of `Sequences`, and a record of the passes."""
-
-    def __init__(
-        self,
-        cells: int = 5_000,
-        slots: int = 4,
-        pass_tokens: int = PASS_TOKENS,
-        pass_logits: int = 128,
-    ) -> None:
-        self.cells, self.slots = cells, slots
-        self.pass_tokens, self.pass_logits = pass_tokens, pass_logits
-        self.held: list[list[tuple[int, int]]] = [[] for _ in range(slots)]
-        self.cell = count()
-        self.passes: list[dict[int, int]] = []
-        self.broken = False
-
-    @property
-    def used(self) -> int:
-        return len({cell for held in self.held for cell, _ in held})
-
-    def eval_parts(self, parts: Sequence[Part]) -> list[list[Sequence[float]]]:
-        if self.broken:
-            raise RuntimeError("broken")
-        sizes = {part.sequence: len(part.tokens) for part in parts}
-        assert len(sizes) == len(parts) and min(sizes.values()) > 0
-        assert sum(sizes.values()) <= self.pass_tokens
-        assert sum(len(part.wanted) for part in parts) <= self.pass_logits
-        self.passes.append(sizes)
-        rows: list[list[Sequence[float]]] = []
-        for part in parts:
-            held = self.held[part.sequence]
-            assert part.n_past <= len(held), "a gap"
-            held[part.n_past :] = [(next(self.cell), token) for token in part.tokens]
-            tokens = [token for _, token in held]
-            rows.append([self.logits(tokens[: part.n_past + place + 1]) for place in part.wanted])
-        assert self.used <= self.cells
-        return rows
-
-    def copy(self, source: int, target: int, tokens: int) -> None:
-        assert not self.held[target] and len(self.held[source]) >= tokens
-        self.held[target] = self.held[source][:tokens]
-
-    def drop(self, sequence: int) -> None:
-        self.held[sequence] = []
-
-    def save(self, sequence: int, tokens: int) -> Sized:
-        """The state of tokens is the tokens."""
-        assert len(self.held[sequence]) >= tokens
-        return tuple(token for _, token in self.held[sequence][:tokens])
-
-    def restore(self, sequence: int, state: Sized) -> None:
-        assert isinstance(state, tuple) and not self.held[sequence]
-        self.held[sequence] = [(next(self.cell), token) for token in state]
-        assert self.used <= self.cells
 
 
 class Asked:
@@ -381,66 +289,3 @@ def test_a_bug_that_ends_the_thread_leaves_nobody_waiting() -> None:
             future.result(timeout=0)
     with pytest.raises(RuntimeError, match="thread has ended"):
         asked(CATALOGS[0], "two")
-
-
-# ------------------------------------------------------------------ requests, and what is kept
-
-
-def test_a_request_that_can_never_fit_is_refused() -> None:
-    preparer = Preparer(Characters(), 300)
-    preparer.prepare(["Milk"], "add 2")
-    with pytest.raises(RequestError, match=r"have \d+ tokens together: this model reads at most"):
-        preparer.prepare([f"Product number {n}" for n in range(20)], "add 2")
-    longest = next(n for n in count(1) if not _fits(preparer, "x" * n))
-    work = preparer.prepare(["Milk"], "x" * (longest - 1))
-    assert work.prompt_tokens + work.answer_tokens == 300
-
-
-def _fits(preparer: Preparer, message: str) -> bool:
-    try:
-        preparer.prepare(["Milk"], message)
-    except RequestError:
-        return False
-    return True
-
-
-def test_a_prefix_is_what_all_messages_share_whatever_the_tokenizer_merges() -> None:
-    class Merging(Characters):
-        """The line end before a letter is one token with it."""
-
-        def encode(self, text: str) -> list[int]:
-            plain = super().encode(text)
-            merged: list[int] = []
-            for token in plain:
-                if merged and merged[-1] == 13 and chr(token - 3) in "az":
-                    merged[-1] = 300 + token
-                else:
-                    merged.append(token)
-            return merged
-
-    for message, whole in (("add 2", False), ("no milk", True)):
-        vocabulary = Merging()
-        work = Preparer(vocabulary, 1_000).prepare(["Milk"], message)
-        prompt = prompt_tokens(vocabulary, ["Milk"], message)
-        assert list(work.prefix) == prompt[: len(work.prefix)]
-        head = len("Catalog:\nMilk\n\nUser:\n") + 1
-        assert len(work.prefix) == head - (not whole)
-
-
-def test_kept_is_bounded_and_lets_go_of_what_was_not_used_for_longest() -> None:
-    kept: Kept[str, str] = Kept(10)
-
-    def put(names: Iterable[str]) -> None:
-        for name in names:
-            kept.put(name, name.upper(), 4)
-
-    put("ab")
-    assert kept.get("a") == "A" and kept.size == 8
-    put("c")
-    assert kept.get("b") is None and kept.get("a") == "A" and kept.get("c") == "C"
-    kept.put("large", "", 11)
-    assert kept.get("large") is None and (len(kept), kept.size) == (2, 8)
-    kept.put("most", "", 10)
-    assert (len(kept), kept.size) == (1, 10)
-    kept.put("most", "again", 10)
-    assert (kept.get("most"), kept.size) == ("", 10)
