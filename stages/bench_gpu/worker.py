@@ -239,6 +239,8 @@ class Session:
             from stages.runtime.graph import GraphEngine
 
             self.constrained = GraphEngine(self.model, self.tokenizer, context_tokens)
+            gc.collect()
+            gc.freeze()  # else a request now and then waits while the libraries are searched
         engine, samples = self.constrained, []
         for line in lines:
             row = parse_row(line)
