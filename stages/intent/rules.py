@@ -218,7 +218,7 @@ def _words(line: str) -> list[str]:
 
 @lru_cache(maxsize=1 << 16)
 def _likeness(one: str, other: str) -> float:
-    """The share of letters that two words have in common, in order; 0 where it is below the least."""
+    """The share of letters that two words have in common; 0 where it is below `MIN_LIKENESS`."""
     length = len(one) + len(other)
     if 2 * min(len(one), len(other)) < MIN_LIKENESS * length:
         return 0.0
