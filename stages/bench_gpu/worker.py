@@ -193,12 +193,12 @@ class Session:
         return {"samples": samples, "energy_joules": energy}
 
     def end(self) -> dict[str, Any]:
-        """Lets the batch go and says what memory it took, and what tokens were found last."""
+        """Lets the batch go and says what memory it took, and the first sequence's tokens."""
         found = {
             "peak_allocated_bytes": self.torch.cuda.max_memory_allocated(),
             "peak_reserved_bytes": self.torch.cuda.max_memory_reserved(),
             "process_bytes": self.meter.process_bytes(),
-            "tokens": self.found.tolist(),
+            "first_tokens": self.found[0].tolist(),
         }
         self.batch = self.prompts = None
         self.torch.cuda.empty_cache()
@@ -239,6 +239,8 @@ class Session:
             from stages.runtime.graph import GraphEngine
 
             self.constrained = GraphEngine(self.model, self.tokenizer, context_tokens)
+            gc.collect()
+            gc.freeze()  # else a request now and then waits while the libraries are searched
         engine, samples = self.constrained, []
         for line in lines:
             row = parse_row(line)

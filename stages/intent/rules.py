@@ -147,21 +147,26 @@ def match(catalog: Sequence[str], plain: str) -> str:
     found_in = Counter(word for line in lines for word in line)
 
     def best(text: str) -> tuple[float, int]:
-        said = _tokens(text)
-        scores = []
-        for line in lines:
-            total = 0.0
-            for word in line:
-                weight = math.log(1 + len(lines) / found_in[word])
+        said = set(_tokens(text))
+        stems = {word.rstrip("s") for word in said}
+        share = {}
+        for word, count in found_in.items():
+            weight = math.log(1 + len(lines) / count)
+            if word.rstrip("s") in stems:
+                likeness = 1.0
+            elif len(word) < 4 or word[0].isdigit():
+                likeness = 0.0
+            else:
                 likeness = max((_likeness(word, one) for one in said), default=0.0)
-                total += weight * (likeness if likeness >= MIN_LIKENESS else -MISSING_COST)
-            scores.append(total)
+            share[word] = weight * (likeness if likeness >= MIN_LIKENESS else -MISSING_COST)
+        scores = [sum(share[word] for word in line) for line in lines]
         top = max(scores)
         return top, scores.index(top)
 
     whole = best(plain)
+    short = _ASIDE.sub(" ", plain)
     # Without what is said of other lines, unless that was all there was.
-    trimmed = best(_ASIDE.sub(" ", plain))
+    trimmed = whole if short == plain else best(short)
     return catalog[trimmed[1] if trimmed[0] > whole[0] / 2 else whole[1]]
 
 
@@ -213,14 +218,10 @@ def _words(line: str) -> list[str]:
 
 @lru_cache(maxsize=1 << 16)
 def _likeness(one: str, other: str) -> float:
-    """1 for the same word in singular or plural, else the share of letters in common."""
-    if one == other or one.rstrip("s") == other.rstrip("s"):
-        return 1.0
-    longer, shorter = max(len(one), len(other)), min(len(one), len(other))
-    # The last is the most that the ratio of two words of these lengths can be.
-    if one[0].isdigit() or len(one) < 4 or longer - shorter > 3:
+    """The share of letters that two words have in common; 0 where it is below `MIN_LIKENESS`."""
+    length = len(one) + len(other)
+    if 2 * min(len(one), len(other)) < MIN_LIKENESS * length:
         return 0.0
-    if 2 * shorter / (longer + shorter) < MIN_LIKENESS:
-        return 0.0
-    matcher = SequenceMatcher(None, one, other)
-    return matcher.ratio() if matcher.quick_ratio() >= MIN_LIKENESS else 0.0
+    # It is at most what they have in common in any order.
+    most = sum(min(one.count(letter), other.count(letter)) for letter in set(one))
+    return SequenceMatcher(None, one, other).ratio() if 2 * most >= MIN_LIKENESS * length else 0.0

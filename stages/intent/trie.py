@@ -15,8 +15,13 @@ from stages.intent.rows import ACTIONS, MAX_QUANTITY, Answer
 
 Encode = Callable[[str], Sequence[int]]
 
+# A number in which every two digits follow each other: one that is merged would show.
+_DIGIT_PAIRS = (
+    "".join(str(i) + "".join(f"{i}{j}" for j in range(i + 1, 10)) for i in range(10)) + "0"
+)
 
-@dataclass(frozen=True)
+
+@dataclass(slots=True, eq=False)
 class Prefix:
     """A state before the quantity; `next` maps a token id to the following state."""
 
@@ -61,8 +66,10 @@ class AnswerTrie:
     def _insert(self, tokens: Sequence[int], end: Quantity) -> None:
         node = self.root
         for token in tokens[:-1]:
-            child = node.next.setdefault(token, Prefix())
-            if not isinstance(child, Prefix):
+            child = node.next.get(token)
+            if child is None:
+                child = node.next[token] = Prefix()
+            elif not isinstance(child, Prefix):
                 raise ValueError(f"the answers for {child!r} and {end!r} share their tokens")
             node = child
         node.next[tokens[-1]] = end
@@ -97,12 +104,11 @@ class AnswerTrie:
 
 def _quantity_tokens(encode: Encode) -> tuple[list[int], int]:
     """Token ids of the ten digits and of `}` as they stand at the end of an answer."""
-    digits, close = [], -1
-    for digit in range(10):
-        *_, one, token, close = encode(f'"quantity": 1{digit}}}')
-        if digit == 1 and one != token:
-            raise ValueError("the tokenizer does not split digits: its answers are no trie")
-        digits.append(token)
-    if len(set(digits)) != len(digits):
+    *before, _, close = encode('"quantity": 1}')
+    tokens = list(encode(f'"quantity": {_DIGIT_PAIRS}}}'))
+    found = dict(zip(_DIGIT_PAIRS, tokens[len(before) :], strict=False))
+    if len(set(found.values())) != 10 or tokens != [
+        *before, *(found[digit] for digit in _DIGIT_PAIRS), close
+    ]:  # fmt: skip
         raise ValueError("the tokenizer does not split digits: its answers are no trie")
-    return digits, close
+    return [found[str(digit)] for digit in range(10)], close

@@ -84,24 +84,21 @@ class Decoder:
         Returns:
             Logits, `(sequences, wanted, vocabulary)`.
         """
-        on_gpu = ids.is_cuda
-        if on_gpu:
+        if ids.is_cuda:
             from stages.runtime import llama_kernels
 
-            add_norm, silu_product = llama_kernels.add_norm, llama_kernels.silu_product
-            attend = llama_kernels.attend_one if ids.shape[1] == 1 else llama_ops.attend
+            ops: Any = llama_kernels
         else:
-            add_norm, silu_product = llama_ops.add_norm, llama_ops.silu_product
-            attend = llama_ops.attend
+            ops = llama_ops
         sequences, tokens = ids.shape
         residual = functional.embedding(ids.reshape(-1), self._embedding)
         delta = None
         for layer, keys, values in zip(self._layers, self._keys, self._values, strict=True):
-            normed = add_norm(residual, delta, layer.norm_in, self._eps)
-            mixed = attend(layer.qkv(normed), keys, values, self._cos, self._sin, start)
-            normed = add_norm(residual, layer.out(mixed), layer.norm_mlp, self._eps)
-            delta = layer.down(silu_product(layer.gate_up(normed)))
-        hidden = add_norm(residual, delta, self._norm, self._eps)
+            normed = ops.add_norm(residual, delta, layer.norm_in, self._eps)
+            mixed = ops.attend(layer.qkv(normed), keys, values, self._cos, self._sin, start)
+            normed = ops.add_norm(residual, layer.out(mixed), layer.norm_mlp, self._eps)
+            delta = layer.down(ops.silu_product(layer.gate_up(normed)))
+        hidden = ops.add_norm(residual, delta, self._norm, self._eps)
         hidden = hidden.view(sequences, tokens, -1)
         if tokens > 1:
             hidden = hidden.index_select(1, wanted).reshape(sequences * len(wanted), -1)
@@ -188,7 +185,7 @@ def _fuse_marlin(modules: Sequence[Any]) -> Linear:
 
 
 def _quick(module: Any) -> Linear:
-    """A layer that few rows pass by a kernel made for them, where there is one."""
+    """A layer that few rows, and many, pass by kernels made for them, where there are any."""
     if type(module).__name__ not in _MARLIN:
         return module  # type: ignore[no-any-return]
     from stages.runtime import marlin_gemv
@@ -199,6 +196,9 @@ def _quick(module: Any) -> Linear:
     def rows(hidden: torch.Tensor) -> torch.Tensor:
         if len(hidden) <= marlin_gemv.MAX_ROWS:
             return marlin_gemv.gemv(hidden, module.qweight, module.scales)
+        if len(hidden) >= marlin_gemv.UNPACK_ROWS:
+            matrix = marlin_gemv.unpack(module.qweight, module.scales)
+            return functional.linear(hidden, matrix)
         return module(hidden)  # type: ignore[no-any-return]
 
     return rows

@@ -71,20 +71,34 @@ def load(folder: Path, *, kernel: str, device: str) -> HFEngine:
     quantization = check(folder)
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise InputError(f"device is {device} but no GPU is visible here: use device cpu")
-    from gptqmodel import BACKEND, GPTQModel
+    # GPTQModel keeps an exception of its own import, and with it the variables of every function
+    # that was running then: the model must not be one of them, or it is never let go.
+    backend = _backend(quantization["quant_method"], kernel)
+    return HFEngine(_load(folder, kernel, backend, device), load_tokenizer(folder))
 
-    name = f"{quantization['quant_method']}_{kernel}".upper()
+
+def _backend(method: str, kernel: str) -> Any:
+    """GPTQModel's own name of a kernel."""
+    from gptqmodel import BACKEND
+
+    name = f"{method}_{kernel}".upper()
     if name not in BACKEND.__members__:
-        raise InputError(f"{kernel} is no kernel of {quantization['quant_method']}")
+        raise InputError(f"{kernel} is no kernel of {method}")
+    return BACKEND[name]
+
+
+def _load(folder: Path, kernel: str, backend: Any, device: str) -> Any:
+    from gptqmodel import GPTQModel
+
     try:
         with _uncompiled():
             loaded = GPTQModel.load(
-                str(folder), device=device, backend=BACKEND[name], trust_remote_code=False
+                str(folder), device=device, backend=backend, trust_remote_code=False
             )
     except (NotImplementedError, ValueError, ImportError) as error:
         reason = str(error).partition("\n")[0]
         raise InputError(f"the kernel {kernel} cannot take {folder}: {reason}") from error
-    return HFEngine(loaded.model, load_tokenizer(folder))
+    return loaded.model
 
 
 @contextlib.contextmanager

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 
 from stages.core.errors import InputError
@@ -16,6 +17,7 @@ from stages.runtime.hf import encode
 BUCKETS = (1, 2, 4, 8, 16, 32, 64, 96, 128, 160, 192, 224, 256, 320, 384, 448, 512)
 """Lengths of the passes that are captured; a pass of another length is filled up."""
 _MOST_WANTED = 8
+_TOKENS_AT = 1 + _MOST_WANTED
 _WARM_UP_RUNS = 2
 
 
@@ -34,16 +36,6 @@ def capture(run: Callable[[], Any], pool: Any) -> tuple[torch.cuda.CUDAGraph, An
     with torch.cuda.graph(graph, pool=pool):
         result = run()
     return graph, result
-
-
-@dataclass(frozen=True)
-class _Pass:
-    """A captured pass: what goes in, and the logits that come out, `(wanted, vocabulary)`."""
-
-    ids: torch.Tensor
-    wanted: torch.Tensor
-    graph: torch.cuda.CUDAGraph
-    logits: torch.Tensor
 
 
 def _parts(count: int, wanted: Sequence[int]) -> Iterator[tuple[int, int]]:
@@ -77,17 +69,19 @@ class GraphEngine(Engine):
         self.context_tokens = context_tokens
         # A pass that is filled up may write behind the context.
         decoder = Decoder(model, 1, context_tokens + BUCKETS[-1])
-        self._start = torch.zeros(1, dtype=torch.long, device="cuda")
-        self._passes = {}
+        # What goes in, in one copy: the position, the places wanted, the tokens.
+        self._given = torch.zeros(_TOKENS_AT + BUCKETS[-1], dtype=torch.long).pin_memory()
+        self._given_array = self._given.numpy()
+        self._input = torch.zeros_like(self._given, device="cuda")
+        self._logits = torch.zeros((_MOST_WANTED, decoder.vocabulary)).pin_memory()
+        start, wanted = self._input[:1], self._input[1:_TOKENS_AT]
         pool = torch.cuda.graph_pool_handle()
-        for length in BUCKETS:
-            ids = torch.zeros((1, length), dtype=torch.long, device="cuda")
-            wanted = torch.zeros(min(length, _MOST_WANTED), dtype=torch.long, device="cuda")
 
-            def run(ids: torch.Tensor = ids, wanted: torch.Tensor = wanted) -> torch.Tensor:
-                return decoder.forward(ids, self._start, wanted)[0].float()
+        def run(length: int) -> torch.Tensor:
+            ids = self._input[None, _TOKENS_AT : _TOKENS_AT + length]
+            return decoder.forward(ids, start, wanted[:length])[0].float()
 
-            self._passes[length] = _Pass(ids, wanted, *capture(run, pool))
+        self._passes = {length: capture(partial(run, length), pool) for length in BUCKETS}
 
     @property
     def bos_id(self) -> int:
@@ -107,7 +101,7 @@ class GraphEngine(Engine):
     def eval_many(
         self, tokens: Sequence[int], n_past: int, wanted: Sequence[int]
     ) -> list[Sequence[float]]:
-        """See `Engine`; the logits are float32, on the CPU.
+        """See `Engine`; the logits are float32 arrays.
 
         Raises:
             ValueError: no token is given.
@@ -120,20 +114,26 @@ class GraphEngine(Engine):
                 f"{n_past + len(tokens):,} tokens do not fit into a context of "
                 f"{self.context_tokens:,}: shorten the catalog or raise context_tokens"
             )
-        found: list[torch.Tensor] = []
+        found = []
         for first, end in _parts(len(tokens), wanted):
-            part = list(tokens[first:end])
             here = [place - first for place in wanted if first <= place < end]
-            one = self._passes[next(n for n in self._passes if n >= len(part))]
-            one.ids[0, : len(part)] = torch.tensor(part)
-            one.wanted[: len(here)] = torch.tensor(here, dtype=torch.long)
-            self._start.fill_(n_past + first)
-            one.graph.replay()
-            found += one.logits[: len(here)].cpu()
-        return found  # type: ignore[return-value]
+            given = self._given_array
+            given[0] = n_past + first
+            given[1:_TOKENS_AT] = 0  # else places of a longer pass would stay
+            given[1 : 1 + len(here)] = here
+            given[_TOKENS_AT : _TOKENS_AT + end - first] = tokens[first:end]
+            length = next(length for length in BUCKETS if length >= end - first)
+            graph, logits = self._passes[length]
+            self._input.copy_(self._given, non_blocking=True)
+            graph.replay()
+            kept = self._logits[: len(here)]
+            kept.copy_(logits[: len(here)], non_blocking=True)
+            torch.cuda.current_stream().synchronize()
+            found.append(kept.numpy() if end == len(tokens) else kept.numpy().copy())
+        return [row for part in found for row in part]
 
     def argmax(self, logits: Sequence[float]) -> int:
-        return int(torch.as_tensor(logits).argmax())
+        return int(np.argmax(logits))
 
 
 def _argmax(logits: torch.Tensor) -> torch.Tensor:
@@ -178,6 +178,8 @@ class GraphBatch:
             place.add_(1)
             keep(logits)
 
+        # What the graphs read and write has to live as long as they do.
+        self._kept = token, place, zero, last
         pool = torch.cuda.graph_pool_handle()
         self._read = capture(read, pool)[0]
         place.zero_()

@@ -12,6 +12,9 @@ import triton.language as tl
 
 _WARPS = 4
 _BLOCK = 128
+# Rows of queries and keys that are multiplied at a time where there are many queries.
+_QUERY_ROWS = 64
+_KEYS = 64
 
 
 @triton.jit
@@ -135,7 +138,7 @@ def _attend_one_kernel(
     tl.store(out + out_at, (mixed / total[:, None]).to(kind), mask=mine[:, None])
 
 
-def attend_one(
+def _attend_one(
     qkv: torch.Tensor,
     keys: torch.Tensor,
     values: torch.Tensor,
@@ -143,7 +146,7 @@ def attend_one(
     sin: torch.Tensor,
     start: torch.Tensor,
 ) -> torch.Tensor:
-    """`llama_ops.attend` for one new token a sequence: rotation, cache and attention at once."""
+    """`attend` for one new token a sequence: rotation, cache and attention at once."""
     rows, kv_heads, cache_tokens, width = keys.shape
     heads = qkv.shape[1] // width - 2 * kv_heads
     out = qkv.new_empty((rows, heads * width))
@@ -151,5 +154,104 @@ def attend_one(
         qkv, keys, values, cos, sin, start, out, width**-0.5, cache_tokens,
         HEADS=heads, KV_HEADS=kv_heads, GROUP=heads // kv_heads, WIDTH=width, BLOCK=_BLOCK,
         num_warps=_WARPS,
+    )  # fmt: skip
+    return out
+
+
+@triton.jit
+def _keep_kernel(
+    qkv, keys, values, cos, sin, start, tokens, cache_tokens,
+    HEADS: tl.constexpr, KV_HEADS: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
+    row, kv_head = tl.program_id(0), tl.program_id(1)
+    position = tl.load(start).to(tl.int32) + row % tokens
+    dims = tl.arange(0, WIDTH)
+    other = (dims + WIDTH // 2) % WIDTH
+    sign = tl.where(dims < WIDTH // 2, -1.0, 1.0)
+    cosine = tl.load(cos + position * WIDTH + dims)
+    sine = tl.load(sin + position * WIDTH + dims) * sign
+    here = qkv + row * (HEADS + 2 * KV_HEADS) * WIDTH
+    key_at = here + (HEADS + kv_head) * WIDTH
+    key = tl.load(key_at + dims)
+    rotated = key.to(tl.float32) * cosine + tl.load(key_at + other).to(tl.float32) * sine
+    value = tl.load(here + (HEADS + KV_HEADS + kv_head) * WIDTH + dims)
+    at = (((row // tokens) * KV_HEADS + kv_head) * cache_tokens + position) * WIDTH + dims
+    tl.store(keys + at, rotated.to(key.dtype))
+    tl.store(values + at, value)
+
+
+@triton.jit
+def _attend_kernel(
+    qkv, keys, values, cos, sin, start, out, scale, tokens, cache_tokens,
+    HEADS: tl.constexpr, KV_HEADS: tl.constexpr, GROUP: tl.constexpr, WIDTH: tl.constexpr,
+    ROWS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    block, kv_head, sequence = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    begin = tl.load(start).to(tl.int32)
+    # Heads that share keys stand in one block, token by token.
+    rows = block * ROWS + tl.arange(0, ROWS)
+    token, head = rows // GROUP, kv_head * GROUP + rows % GROUP
+    inside = (token < tokens)[:, None]
+    position = begin + token
+    dims = tl.arange(0, WIDTH)
+    other = (dims + WIDTH // 2) % WIDTH
+    sign = tl.where(dims < WIDTH // 2, -1.0, 1.0)
+    turn = position[:, None] * WIDTH + dims[None, :]
+    cosine = tl.load(cos + turn, mask=inside, other=0.0)
+    sine = tl.load(sin + turn, mask=inside, other=0.0) * sign[None, :]
+    row = sequence * tokens + token
+    here = qkv + (row * (HEADS + 2 * KV_HEADS) + head)[:, None] * WIDTH
+    query = tl.load(here + dims[None, :], mask=inside, other=0.0)
+    turned = tl.load(here + other[None, :], mask=inside, other=0.0)
+    kind = query.dtype
+    query = (query.to(tl.float32) * cosine + turned.to(tl.float32) * sine).to(kind)
+    cache_at = ((sequence * KV_HEADS + kv_head) * cache_tokens) * WIDTH
+    end = begin + tl.minimum((block * ROWS + ROWS - 1) // GROUP + 1, tokens)
+
+    largest = tl.full((ROWS,), float("-inf"), tl.float32)
+    total = tl.zeros((ROWS,), tl.float32)
+    mixed = tl.zeros((ROWS, WIDTH), tl.float32)
+    for first in range(0, end, BLOCK):
+        past = first + tl.arange(0, BLOCK)
+        there = (past < end)[:, None]
+        at = cache_at + past[:, None] * WIDTH + dims[None, :]
+        block_keys = tl.load(keys + at, mask=there, other=0.0)
+        scores = tl.dot(query, tl.trans(block_keys), input_precision="ieee") * scale
+        scores = tl.where(past[None, :] <= position[:, None], scores, float("-inf"))
+        top = tl.maximum(largest, tl.max(scores, axis=1))
+        shrink = tl.exp(largest - top)
+        weights = tl.exp(scores - top[:, None])
+        block_values = tl.load(values + at, mask=there, other=0.0)
+        mixed *= shrink[:, None]
+        mixed += tl.dot(weights.to(kind), block_values, input_precision="ieee")
+        total = total * shrink + tl.sum(weights, axis=1)
+        largest = top
+    out_at = (row * HEADS + head)[:, None] * WIDTH + dims[None, :]
+    tl.store(out + out_at, (mixed / total[:, None]).to(kind), mask=inside)
+
+
+def attend(
+    qkv: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    cos: torch.Tensor,
+    sin: torch.Tensor,
+    start: torch.Tensor,
+) -> torch.Tensor:
+    """See `llama_ops.attend`; the time it takes goes by the tokens there are, not by the cache."""
+    sequences, kv_heads, cache_tokens, width = keys.shape
+    tokens = qkv.shape[0] // sequences
+    heads = qkv.shape[1] // width - 2 * kv_heads
+    if tokens == 1:
+        return _attend_one(qkv, keys, values, cos, sin, start)
+    group = heads // kv_heads
+    shape = {"HEADS": heads, "KV_HEADS": kv_heads, "WIDTH": width, "num_warps": _WARPS}
+    _keep_kernel[(qkv.shape[0], kv_heads)](
+        qkv, keys, values, cos, sin, start, tokens, cache_tokens, **shape
+    )
+    out = qkv.new_empty((qkv.shape[0], heads * width))
+    _attend_kernel[(triton.cdiv(group * tokens, _QUERY_ROWS), kv_heads, sequences)](
+        qkv, keys, values, cos, sin, start, out, width**-0.5, tokens, cache_tokens,
+        GROUP=group, ROWS=_QUERY_ROWS, BLOCK=_KEYS, **shape,
     )  # fmt: skip
     return out

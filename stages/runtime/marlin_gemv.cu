@@ -1,6 +1,6 @@
-// A few rows times a 4-bit matrix in Marlin's layout; marlin_gemv.py says what the layout is.
+// A 4-bit matrix in Marlin's layout, times a few rows or unpacked; marlin_gemv.py has the layout.
 //
-// ROWS rows, PARTS blocks share a tile's 64 columns, WARPS warps of a block share its inputs.
+// gemv: ROWS rows, PARTS blocks share a tile's 64 columns, WARPS warps of a block share its inputs.
 // BFLOAT16 is 1 if activations and scales are bfloat16, and 0 if they are float16.
 //
 // A warp reads PARTS tiles of 16 inputs at a time, 16 bytes a lane: four words, which hold for four
@@ -110,5 +110,35 @@ gemv(const unsigned *__restrict__ hidden, const uint4 *__restrict__ weight,
         const int own = (blockIdx.x % PARTS) * (LANES / 4) + i / 8;
         const int at = tile * 64 + 16 * ((i % 8) / 2) + 8 * (i % 2) + own;
         out[(size_t)row * columns + at] = narrow(total);
+    }
+}
+
+// Each warp unpacks 16 inputs of 64 columns; out is (columns, inputs).
+extern "C" __global__ void unpack(const uint4 *__restrict__ weight,
+                                  const unsigned short *__restrict__ scales,
+                                  unsigned *__restrict__ out,
+                                  int inputs, int columns, int group_tiles) {
+    const int lane = threadIdx.x % 32, pair = lane % 4, column = lane / 4;
+    const int at = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32, tile = blockIdx.y;
+    if (at >= inputs / 16) return;
+    const uint4 words = __ldg(weight + (size_t)at * (columns / 2) + tile * 32 + lane);
+    const uint4 scale = __ldg((const uint4 *)(
+        scales + (size_t)(at / group_tiles) * columns + tile * 64 + column * 8));
+    const unsigned quad[4] = {words.x, words.y, words.z, words.w};
+    const unsigned two[4] = {scale.x, scale.y, scale.z, scale.w};
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            const float by = wide(half ? two[j] >> 16 : two[j] & 0xFFFF);
+            const unsigned bits = quad[j] >> (8 * half);
+            unsigned *to = out + ((size_t)(tile * 64 + 16 * j + 8 * half + column) * inputs
+                                  + at * 16) / 2 + pair;
+#pragma unroll
+            for (int row = 0; row < 2; row++) {  // inputs 2 * pair + 8 * row and the next
+                const int first = (bits >> (4 * row)) & 0xF, second = (bits >> (4 * row + 16)) & 0xF;
+                to[4 * row] = narrow((first - 8) * by) | (unsigned)narrow((second - 8) * by) << 16;
+            }
+        }
     }
 }

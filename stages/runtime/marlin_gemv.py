@@ -1,8 +1,9 @@
-"""A few rows times a 4-bit matrix in Marlin's layout: decoding reads weights, and little else.
+"""A 4-bit matrix in Marlin's layout, where Marlin's own kernel is slow: few rows, and many.
 
-Marlin's own kernel is made for sixteen rows and more; with one, it takes three times as long as its
-reading. The kernel here (`marlin_gemv.cu`) reads the same packed weights, so that one copy serves
-both.
+Marlin's kernel is made for some sixteen rows. With one, where decoding reads weights and little
+else, it takes three times as long as its reading; with thousands, a prompt's, it stays behind a
+plain matrix product. The kernels here (`marlin_gemv.cu`) read the same packed weights, so that one
+copy serves all.
 
 Marlin keeps 16 × 64 weights as 128 words of eight 4-bit values. Word `16 * c + 4 * a + j` has, for
 the inputs `2a`, `2a + 1`, `2a + 8` and `2a + 9`, the columns `16 * j + c` (places 0, 4, 1, 5) and
@@ -21,9 +22,13 @@ from typing import Any
 import torch
 
 MAX_ROWS = 4
+"""Most rows that `gemv` takes."""
+UNPACK_ROWS = 512
+"""From this many rows on, unpacking the matrix costs less than Marlin's kernel loses."""
 _SOURCE = Path(__file__).with_suffix(".cu")
 _MANY_COLUMNS = 4096
 _MANY_INPUTS = 4096
+_UNPACK_WARPS = 8
 
 
 def fits(layer: Any) -> bool:
@@ -52,7 +57,7 @@ def gemv(hidden: torch.Tensor, weight: torch.Tensor, scales: torch.Tensor) -> to
     (rows, inputs), columns = hidden.shape, scales.shape[1]
     parts, warps = _shape(rows, inputs, columns)
     out = hidden.new_empty((rows, columns))
-    _kernel(rows, parts, warps, hidden.dtype)(
+    _kernel("gemv", hidden.dtype, rows, parts, warps)(
         grid=(columns // 64 * parts, 1, 1),
         block=(32 * warps, 1, 1),
         args=[
@@ -75,14 +80,33 @@ def _shape(rows: int, inputs: int, columns: int) -> tuple[int, int]:
     return parts, warps if rows == 1 else warps // 2
 
 
+def unpack(weight: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
+    """The matrix itself, `(columns, inputs)` as `torch.nn.functional.linear` takes it.
+
+    Args:
+        weight: as for `gemv`.
+        scales: likewise; their type is the result's.
+    """
+    inputs, columns = weight.shape[0] * 16, scales.shape[1]
+    out = scales.new_empty((columns, inputs))
+    _kernel("unpack", scales.dtype)(
+        grid=(-(-inputs // (16 * _UNPACK_WARPS)), columns // 64, 1),
+        block=(32 * _UNPACK_WARPS, 1, 1),
+        args=[weight, scales, out, inputs, columns, inputs // scales.shape[0] // 16],
+    )
+    return out
+
+
 @functools.cache
-def _kernel(rows: int, parts: int, warps: int, dtype: torch.dtype) -> Callable[..., None]:
-    """The kernel for so many rows, compiled by the compiler that comes with torch."""
+def _kernel(
+    name: str, dtype: torch.dtype, rows: int = 1, parts: int = 1, warps: int = 1
+) -> Callable[..., None]:
+    """A kernel of `marlin_gemv.cu`, compiled by the compiler that comes with torch."""
     constants = {"ROWS": rows, "PARTS": parts, "WARPS": warps}
     constants["BFLOAT16"] = int(dtype == torch.bfloat16)
     kernel: Callable[..., None] = torch.cuda._compile_kernel(
         _SOURCE.read_text(encoding="utf-8"),
-        "gemv",
+        name,
         nvcc_options=[f"-D{key}={value}" for key, value in constants.items()],
     )
     return kernel

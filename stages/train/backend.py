@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import os
+import statistics
 import time
 import warnings
 from collections.abc import Sequence
@@ -116,7 +117,7 @@ def train(job: Job) -> list[dict[str, Any]]:
     import torch
     from accelerate import PartialState
     from datasets import Dataset, disable_progress_bars
-    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+    from peft import LoraConfig, get_peft_model
     from transformers import set_seed
     from trl import SFTConfig, SFTTrainer
 
@@ -130,11 +131,12 @@ def train(job: Job) -> list[dict[str, Any]]:
     if found != params.processes:
         raise StageFailed(f"{params.processes} processes were to train together, not {found}")
     set_seed(params.seed)
-    model = prepare_model_for_kbit_training(
-        load_nf4(job), use_gradient_checkpointing=params.gradient_checkpointing
-    )
+    base = load_nf4(job)
+    base.requires_grad_(False)
+    if params.gradient_checkpointing:
+        base.enable_input_require_grads()
     model = get_peft_model(
-        model,
+        base,
         LoraConfig(
             r=params.rank,
             lora_alpha=params.alpha,
@@ -143,6 +145,9 @@ def train(job: Job) -> list[dict[str, Any]]:
             task_type="CAUSAL_LM",
         ),
     )
+    if params.compile_layers and job.device == "cuda":
+        for layer in base.model.layers:
+            layer.compile(dynamic=True)
     rows_a_step = params.batch_rows * params.accumulation * params.processes
     steps = params.max_steps or math.ceil(len(job.train) * params.epochs / rows_a_step)
     eval_steps = math.ceil(steps / params.evaluations)
@@ -217,34 +222,37 @@ def load_nf4(job: Job) -> Any:
 
 
 class Pace:
-    """Time that training steps take, evaluations between them and the first steps left out.
+    """Time that a training step takes, without evaluations and without steps that compile."""
 
-    Attributes:
-        steps: steps that were timed.
-        sec: what they took, from the end of the step before.
-    """
-
-    _WARM_UP_STEPS = 3
+    _OUTLIER = 3.0
+    """Times the median from which on a step did something else than training."""
 
     def __init__(self) -> None:
-        self.steps, self.sec = 0, 0.0
+        self._steps_sec: list[float] = []
         self._last_sec: float | None = None
 
-    def step(self, number: int) -> None:
-        """A step is over; counted from 1."""
+    def step(self) -> None:
+        """A step is over."""
         import torch
 
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         now_sec = time.perf_counter()
-        if self._last_sec is not None and number > self._WARM_UP_STEPS:
-            self.steps += 1
-            self.sec += now_sec - self._last_sec
+        if self._last_sec is not None:
+            self._steps_sec.append(now_sec - self._last_sec)
         self._last_sec = now_sec
 
     def pause(self) -> None:
         """Something else was done since the last step."""
         self._last_sec = None
+
+    @property
+    def mean_sec(self) -> float | None:
+        """Mean time of a step; None before the second one."""
+        if not self._steps_sec:
+            return None
+        limit_sec = self._OUTLIER * statistics.median(self._steps_sec)
+        return statistics.mean(sec for sec in self._steps_sec if sec <= limit_sec)
 
 
 def _printer_callback() -> Any:
@@ -255,6 +263,7 @@ def _printer_callback() -> Any:
 
 def _curve_callback(job: Job, tokenizer: Any, steps: int, rows_a_step: int) -> Any:
     """A trainer callback that keeps the learning curve, prints it, and scores validation rows."""
+    import torch
     from transformers import TrainerCallback
 
     from stages.runtime.hf import HFEngine
@@ -266,17 +275,16 @@ def _curve_callback(job: Job, tokenizer: Any, steps: int, rows_a_step: int) -> A
             self.points: list[dict[str, Any]] = []
             self.pace = Pace()
 
-        def on_step_end(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
-            self.pace.step(state.global_step)
+        def on_step_end(self, _args: Any, _state: Any, _control: Any, **_: Any) -> None:
+            self.pace.step()
 
         def on_log(self, _args: Any, state: Any, _control: Any, logs: Any, **_: Any) -> None:
             if not state.is_world_process_zero or "loss" not in logs:
                 return
             rate = float(logs["learning_rate"])
             self._add(state.global_step, loss=float(logs["loss"]), learning_rate=rate)
-            if self.pace.steps:
-                rows_per_sec = rows_a_step * self.pace.steps / self.pace.sec
-                self.points[-1]["rows_per_sec"] = round(rows_per_sec, 2)
+            if self.pace.mean_sec is not None:
+                self.points[-1]["rows_per_sec"] = round(rows_a_step / self.pace.mean_sec, 2)
             print(f"step {state.global_step}/{steps} loss {self.points[-1]['loss']}", flush=True)
 
         def on_evaluate(
@@ -285,7 +293,8 @@ def _curve_callback(job: Job, tokenizer: Any, steps: int, rows_a_step: int) -> A
             self.pace.pause()
             if not state.is_world_process_zero:
                 return
-            exact = _exact_match(HFEngine(model, tokenizer), job.validation)
+            with torch.compiler.set_stance("force_eager"):  # passes of every length
+                exact = _exact_match(HFEngine(model, tokenizer), job.validation)
             loss = float(metrics["eval_loss"])
             self._add(state.global_step, eval_loss=loss, eval_exact_match=exact)
             print(

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from stages.core.errors import InputError
@@ -68,6 +69,7 @@ def run(params: Params, inputs: Mapping[str, Path], out: Path) -> dict[str, Any]
         "rows_per_sec": next(
             (p["rows_per_sec"] for p in reversed(curve) if "rows_per_sec" in p), None
         ),
+        "tokens_per_row": round(mean(len(row["input_ids"]) for row in job.train), 1),
         "final_loss": last(curve, "loss"),
         "final_eval_loss": last(curve, "eval_loss"),
         "final_eval_exact_match": last(curve, "eval_exact_match"),

@@ -2,6 +2,7 @@
 # The measurement at the scale of Llama 3.2 1B, on a host with an NVIDIA GPU and the images' packages:
 #   tests/gpu/scale.sh make FOLDER         a model of that shape, pre-trained, fine-tuned and quantized
 #   tests/gpu/scale.sh bench FOLDER        bench-gpu on it; PARAMS replaces the parameters below
+#   tests/gpu/scale.sh pace FOLDER         fine-tuning on rows of some 200 tokens, at several batches
 # Each half takes about ten minutes on an H100. For less, MODEL=base leaves QLoRA out, METHODS=gptq
 # leaves AWQ out, and PRETRAIN_SEC is the time for pre-training.
 set -uo pipefail
@@ -34,12 +35,27 @@ print(prewarm_marlin_extension(torch.bfloat16))' >"$folder/kernels.log" 2>&1 &  
     mv "$folder/base/manifest.json" "$folder/base/pretrained.txt" "$folder"
 }
 
+train() { # output, data, parameters
+    stage train "$1" "{\"device\": \"cuda\", \"seed\": 1, \"learning_rate\": 1e-4, \"evaluations\": 1, $3}" \
+        base="$folder/base" data="$folder/$2"
+}
+
+pace() {
+    stage data pace-data '{"seed": 20262, "train_rows": 8192, "validation_rows": 60, "test_rows": 60,
+        "min_catalog_lines": 8, "max_catalog_lines": 12}'
+    local run
+    for run in "32 50 false" "64 64 true" "128 64 true" "64 64 false"; do
+        set -- $run
+        train "pace-$1-compile-$3" pace-data "\"batch_rows\": $1, \"max_steps\": $2, \"compile_layers\": $3,
+            \"evaluation_rows\": 8, \"parity_rows\": 8, \"max_drop\": 1"
+    done
+}
+
 make() {
-    stage data data '{"seed": 20261, "train_rows": 3000, "validation_rows": 300, "test_rows": 3000}'
+    stage data data '{"seed": 20261, "train_rows": 4000, "validation_rows": 300, "test_rows": 3000}'
     [ -e "$folder/base" ] || pretrain || return 1
-    [ "$MODEL" = base ] || stage train train '{"device": "cuda", "seed": 1, "max_steps": 60,
-        "batch_rows": 32, "learning_rate": 1e-4, "evaluations": 1, "evaluation_rows": 64,
-        "parity_rows": 60, "max_drop": 0.05}' base="$folder/base" data="$folder/data" || return 1
+    [ "$MODEL" = base ] || train train data '"batch_rows": 64, "compile_layers": true,
+        "evaluation_rows": 64, "parity_rows": 60, "max_drop": 0.05' || return 1
     local method
     for method in $METHODS; do
         stage gptq "$method" "{\"method\": \"$method\", \"device\": \"cuda\", \"seed\": 1,

@@ -37,20 +37,23 @@ def test_each_kernel_gives_what_plain_torch_gives() -> None:
 
 
 @pytest.mark.parametrize(("heads", "kv_heads", "width"), [(32, 8, 64), (8, 4, 32), (4, 4, 128)])
-@pytest.mark.parametrize("position", [0, 1, 63, 64, 200])
-def test_attention_to_the_past_in_one_kernel(
-    heads: int, kv_heads: int, width: int, position: int
+@pytest.mark.parametrize(
+    ("position", "tokens"),
+    [(0, 1), (1, 1), (63, 1), (64, 1), (200, 1), (0, 2), (0, 100), (1, 16), (130, 40), (3, 250)],
+)
+def test_attention_to_the_past(
+    heads: int, kv_heads: int, width: int, position: int, tokens: int
 ) -> None:
     from stages.runtime import llama_kernels, llama_ops
 
     torch.manual_seed(position)
     half = {"device": "cuda", "dtype": torch.float16}
-    qkv = torch.randn(3, (heads + 2 * kv_heads) * width, **half)
+    qkv = torch.randn(3 * tokens, (heads + 2 * kv_heads) * width, **half)
     cos, sin = torch.rand(2, 256, width, device="cuda")
     keys, values = torch.randn(2, 3, kv_heads, 256, width, **half)
     own_keys, own_values = keys.clone(), values.clone()
     start = torch.tensor([position], device="cuda")
-    got = llama_kernels.attend_one(qkv, own_keys, own_values, cos, sin, start)
+    got = llama_kernels.attend(qkv, own_keys, own_values, cos, sin, start)
     expected = llama_ops.attend(qkv, keys, values, cos, sin, start)
     torch.testing.assert_close(got, expected, atol=4e-3, rtol=4e-3)
     torch.testing.assert_close(own_keys, keys, atol=4e-3, rtol=4e-3)
@@ -78,25 +81,27 @@ def marlin_packed(values: Any, scales: Any) -> tuple[Any, Any]:
     return packed, scales.reshape(-1, columns // 64, 64)[:, :, order].reshape(scales.shape)
 
 
-@pytest.mark.parametrize("rows", [1, 2, 3, 4])
-@pytest.mark.parametrize(
-    ("inputs", "columns", "group"),
-    [(2048, 3072, 128), (8192, 2048, 128), (256, 512, 64), (2048, 16_384, 32), (768, 256, 64)],
-)
-def test_a_few_rows_times_a_packed_matrix(inputs: int, columns: int, group: int, rows: int) -> None:
-    from stages.runtime.marlin_gemv import gemv
+SHAPES = [(2048, 3072, 128), (8192, 2048, 128), (256, 512, 64), (2048, 16_384, 32), (768, 256, 64)]
+
+
+@pytest.mark.parametrize(("inputs", "columns", "group"), SHAPES)
+def test_rows_times_a_packed_matrix(inputs: int, columns: int, group: int) -> None:
+    from stages.runtime.marlin_gemv import MAX_ROWS, gemv, unpack
 
     torch.manual_seed(inputs)
     values = torch.randint(0, 16, (inputs, columns))
     scales = torch.rand(inputs // group, columns) / 50
     packed, ordered = (part.cuda() for part in marlin_packed(values, scales))
-    weight = ((values - 8) * scales.repeat_interleave(group, 0)).cuda()
     for dtype in (torch.bfloat16, torch.float16):
-        hidden = torch.randn(rows, inputs, device="cuda", dtype=dtype)
         kept = ordered.to(dtype)
-        got = gemv(hidden, packed, kept).float()
-        expected = hidden.float() @ weight
-        assert (got - expected).norm() / expected.norm() < 0.01
+        wide = scales.to(dtype).float().repeat_interleave(group, 0)
+        weight = ((values - 8) * wide).cuda()
+        for rows in range(1, MAX_ROWS + 1):
+            hidden = torch.randn(rows, inputs, device="cuda", dtype=dtype)
+            got = gemv(hidden, packed, kept).float()
+            expected = hidden.float() @ weight
+            assert (got - expected).norm() / expected.norm() < 0.01
+        assert torch.equal(unpack(packed, kept), weight.T.to(dtype))
 
 
 def test_a_batch_finds_the_tokens_of_transformers() -> None:

@@ -151,7 +151,7 @@ def _cell(label: str, batch: int, process_bytes: bool) -> dict[str, Any]:
         "peak_allocated_bytes": peak_bytes,
         "peak_reserved_bytes": peak_bytes + 50_000_000,
         "process_bytes": peak_bytes + 550_000_000 if process_bytes else None,
-        "tokens": [[1] * NEW_TOKENS] * batch,
+        "first_tokens": [1] * NEW_TOKENS,
         "memory_bandwidth_share": decoded / batch * weights_bytes / BANDWIDTH_BYTES_PER_SEC,
     }
 

@@ -464,6 +464,18 @@ def test_a_kernel_is_that_one_or_none(made: Path, kernel: str, device: str, sent
     assert "\n" not in str(caught.value)
 
 
+def test_a_model_that_is_let_go_takes_no_memory(gptq: tuple[Path, dict[str, Any]]) -> None:
+    # In a process of its own: what matters is where GPTQModel is imported first.
+    code = """if True:
+        import gc, pathlib, sys, weakref
+        from stages.runtime.gptq import load
+        model = weakref.ref(load(pathlib.Path(sys.argv[1]), kernel="torch", device="cpu").model)
+        gc.collect()
+        sys.exit(model() is not None)"""
+    command = [sys.executable, "-c", code, str(gptq[0] / stage.CHECKPOINT)]
+    assert subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
 def test_a_gpu_that_is_asked_for_must_be_there(inputs: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"device is cuda and torch .* sees no GPU"):
         stage.run(replace(USUAL, device="cuda"), inputs, tmp_path)

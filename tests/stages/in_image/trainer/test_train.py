@@ -193,6 +193,23 @@ def test_the_same_seed_gives_the_same_weights(
         assert (again / name).read_bytes() == (out / name).read_bytes()
 
 
+def test_pace_leaves_out_evaluations_and_steps_that_compile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now_sec = 0.0
+    monkeypatch.setattr(backend.time, "perf_counter", lambda: now_sec)
+    pace = backend.Pace()
+    assert pace.mean_sec is None
+    for step_sec in (0.5, 9.0, 1.0, 1.5, 1.2, 0.9):
+        now_sec += step_sec
+        pace.step()
+    assert pace.mean_sec == pytest.approx((1.0 + 1.5 + 1.2 + 0.9) / 4)
+    pace.pause()
+    now_sec += 2.0
+    pace.step()
+    assert pace.mean_sec == pytest.approx((1.0 + 1.5 + 1.2 + 0.9) / 4)
+
+
 def test_two_processes_train_one_adapter(inputs: dict[str, Path], tmp_path: Path) -> None:
     metrics = stage.run(replace(QUICK, processes=2, max_steps=4, batch_rows=4), inputs, tmp_path)
     assert metrics["steps"] == 4
