@@ -405,17 +405,28 @@ def report(_context: Context, profile: str = "demo", open_: bool = False) -> Non
         webbrowser.open(page.as_uri())
 
 
-@task(help={"profile": PROFILE_HELP, "model": MODEL_HELP, "port": "port on 127.0.0.1"})
+@task(
+    help={
+        "profile": PROFILE_HELP,
+        "model": MODEL_HELP,
+        "port": "port on 127.0.0.1",
+        "api_keys": "a file of API keys, one a line, of which every request must carry one",
+    }
+)
 @command
-def serve(_context: Context, profile: str = "demo", model: str = "", port: int = 8080) -> None:
+def serve(
+    _context: Context, profile: str = "demo", model: str = "", port: int = 8080, api_keys: str = ""
+) -> None:
     """Start the HTTP service on a profile's recommended model and wait until it answers."""
     from stages.host import serving
 
     chosen = serving.choose_model(model, profile)
-    address = serving.serve(chosen, port, view.choose(as_json=False))
+    keys = serving.existing_file(api_keys, "--api-keys") if api_keys else None
+    address = serving.serve(chosen, port, keys, view.choose(as_json=False))
     body = json.dumps({"catalog": ["Milk (1 l)", "Bread (white)"], "message": "two milks please"})
     print(f"serving {chosen.name} on {address}; end it with `invoke stop`")
-    print(f"curl {address}/v1/intent -H 'Content-Type: application/json' -d '{body}'")
+    given = " -H 'Authorization: Bearer KEY'" if keys else ""
+    print(f"curl {address}/v1/intent{given} -H 'Content-Type: application/json' -d '{body}'")
 
 
 @task

@@ -109,8 +109,14 @@ def choose_model(model: str, profile: str) -> Path:
     return _file_in(found[0])
 
 
-def serve(model: Path, port: int, view: View) -> str:
+def serve(model: Path, port: int, api_keys: Path | None, view: View) -> str:
     """Start the service and wait until it answers.
+
+    Args:
+        model: The GGUF file.
+        port: On 127.0.0.1.
+        api_keys: A file of keys, one a line; None for what the settings say.
+        view: Where progress is shown.
 
     Returns:
         Its address.
@@ -136,6 +142,7 @@ def serve(model: Path, port: int, view: View) -> str:
     docker.compose_output(
         "up", "--detach", "--no-build", _SERVICE,
         CARTWRIGHT_MODEL=str(model), CARTWRIGHT_PORT=str(port),
+        **({"CARTWRIGHT_API_KEYS_FILE": str(api_keys)} if api_keys else {}),
     )  # fmt: skip
     address = f"http://127.0.0.1:{port}"
     _wait_until_ready(address, model)

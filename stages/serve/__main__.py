@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import socket
 import sys
@@ -44,8 +45,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _leave)
     try:
-        if not read_header(options.model).is_model:
+        header = read_header(options.model)
+        if not header.is_model:
             raise InputError(f"{options.model} is a GGUF file but holds no model")
+        if not options.model_name:
+            given = str(header.metadata.get("general.name") or options.model.stem)
+            options.model_name = "-".join(given.split())
         keys = read_keys(options.api_keys) if options.api_keys else []
         return _serve(options, _listen(options.host, options.port), keys)
     except CartwrightError as error:
@@ -84,7 +89,7 @@ def _serve(options: argparse.Namespace, listener: socket.socket, keys: Sequence[
         uvicorn.Config(
             make_app(
                 Service(load_model, options.queue, options.deadline_sec, failed),
-                options.model.stem,
+                options.model_name,
                 keys,
             ),
             log_level="warning",
@@ -134,6 +139,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         prog="python -m stages.serve", description="Answer intent requests over HTTP."
     )
     parser.add_argument("--model", type=Path, required=True, metavar="FILE", help="a .gguf model")
+    parser.add_argument(
+        "--model-name",
+        default="",
+        metavar="NAME",
+        help="as OpenAI's clients call it (default: the name in the file, else the file's)",
+    )
     parser.add_argument("--host", default="0.0.0.0", help="address (default: %(default)s)")
     parser.add_argument("--port", type=int, default=8080, help="port (default: %(default)s)")
     parser.add_argument(
@@ -172,7 +183,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--api-keys",
         type=Path,
         metavar="FILE",
-        help="keys, one a line, of which every request but /health and /ready must carry one",
+        default=os.environ.get("CARTWRIGHT_API_KEYS") or None,
+        help="keys, one a line, of which every request but /health and /ready must carry one "
+        "(default: the file that CARTWRIGHT_API_KEYS names, if it is set)",
     )
     parser.add_argument(
         "--slots",

@@ -11,6 +11,7 @@ from typing import Annotated
 
 from fastapi import FastAPI, Path, Request, Response
 from fastapi.responses import HTMLResponse
+from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from stages.serve.asking import Ask
@@ -60,7 +61,10 @@ def make_app(service: Service, model_name: str, keys: Sequence[str] = ()) -> Fas
         service.drain()
         await asyncio.to_thread(service.close)
 
-    app = FastAPI(title="Cartwright", summary="Intent of a shopper's message.", lifespan=lifespan)
+    # Its pages at /docs and /redoc fetch nothing from elsewhere.
+    app = FastAPIOffline(
+        title="Cartwright", summary="Intent of a shopper's message.", lifespan=lifespan
+    )
     metrics, catalogs = Metrics(service), Catalogs(MAX_CATALOGS)
     # The last added is the first that sees a request.
     app.add_middleware(BodyLimits)

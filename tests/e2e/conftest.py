@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from selenium import webdriver
+from selenium.common.exceptions import WebDriverException
 
 from tests.commands import ROOT, run_invoke
 
@@ -44,3 +51,46 @@ def copied_pytest(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(source.read_bytes())
     return folder
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[webdriver.Remote]:
+    """A Chromium in a container, on the host's network; its console is kept."""
+    image, port = "cartwright/test-browser:local", free_port()
+    build = ["docker", "build", "--quiet", "--tag", image, "--file", "tests/e2e/browser.Dockerfile"]
+    if os.environ.get("BASE_IMAGE"):
+        build += ["--build-arg", f"BASE_IMAGE={os.environ['BASE_IMAGE']}"]
+    subprocess.run([*build, "tests/e2e"], cwd=ROOT, check=True, capture_output=True, text=True)
+    run = ["docker", "run", "--rm", "--detach", "--init", "--network", "host", "--shm-size", "512m"]
+    started = subprocess.run(
+        [*run, image, f"--port={port}"], check=True, capture_output=True, text=True
+    )
+    options = webdriver.ChromeOptions()
+    # The container is the sandbox.
+    for flag in ("--headless=new", "--no-sandbox", "--window-size=1000,900"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = None
+    try:
+        for _ in range(100):
+            try:
+                driver = webdriver.Remote(f"http://127.0.0.1:{port}", options=options)
+                break
+            except (WebDriverException, OSError):  # the driver does not listen yet
+                time.sleep(0.2)
+            except Exception as error:
+                if "refused" not in str(error):
+                    raise
+                time.sleep(0.2)
+        assert driver is not None, "the browser did not start"
+        yield driver
+    finally:
+        if driver is not None:
+            driver.quit()
+        subprocess.run(["docker", "stop", started.stdout.strip()], check=False, capture_output=True)
