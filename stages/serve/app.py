@@ -86,7 +86,13 @@ def make_app(service: Service, model_name: str, keys: Sequence[str] = ()) -> Fas
         answers = [IntentResponse.model_validate(as_plain(one, latency_sec)) for one in found]
         return answers[0] if body.messages is None else IntentResponses(answers=answers)
 
-    @app.put("/v1/catalogs/{name}", responses=documented(401, 409, 413, 422, 503))
+    @app.put(
+        "/v1/catalogs/{name}",
+        responses={
+            201: {"model": CatalogResponse, "description": "Registered; 200 if exchanged."},
+            **documented(400, 401, 409, 413, 422, 503),
+        },
+    )
     async def put_catalog(name: _Name, body: CatalogRequest, response: Response) -> CatalogResponse:
         """Registers a catalog for `catalog_id`, or exchanges it, until the service ends."""
         if service.model is None:

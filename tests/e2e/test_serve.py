@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -144,6 +147,21 @@ def test_openai_client_gets_the_answers_of_the_service(client: httpx.Client) -> 
     assert refused.value.param == "temperature"
     with pytest.raises(openai.NotFoundError, match="gpt-5"):
         asking.chat.completions.create(model="gpt-5", messages=messages)
+
+
+# ------------------------------------------------------------------ requests that nobody wrote
+
+
+def test_generated_requests_are_answered_as_documented(client: httpx.Client) -> None:
+    checks = "not_a_server_error,status_code_conformance,content_type_conformance"
+    command = [sys.executable, "-m", "schemathesis.cli", "run", f"{client.base_url}/openapi.json"]
+    command += ["--max-examples", "480", "--seed", "1", "--no-color"]
+    command += ["--checks", f"{checks},response_schema_conformance"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-4_000:] + done.stderr[-2_000:]
+    count = re.search(r"([\d,]+) generated", done.stdout)
+    assert count is not None and int(count[1].replace(",", "")) >= 5_000
+    assert client.get("/ready").status_code == 200
 
 
 # ------------------------------------------------------------------ the page
