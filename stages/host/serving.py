@@ -142,11 +142,20 @@ def serve(model: Path, port: int, api_keys: Path | None, view: View) -> str:
     docker.compose_output(
         "up", "--detach", "--no-build", _SERVICE,
         CARTWRIGHT_MODEL=str(model), CARTWRIGHT_PORT=str(port),
+        CARTWRIGHT_MODEL_SHA256=_recorded_hash(model),
         **({"CARTWRIGHT_API_KEYS_FILE": str(api_keys)} if api_keys else {}),
     )  # fmt: skip
     address = f"http://127.0.0.1:{port}"
     _wait_until_ready(address, model)
     return address
+
+
+def _recorded_hash(model: Path) -> str:
+    """What the manifest beside a model says of it; empty if there is none."""
+    if not (model.parent / artifact.MANIFEST_NAME).is_file():
+        return ""
+    files = artifact.read_manifest(model.parent)["files"]
+    return str(files.get(model.name, {}).get("sha256", ""))
 
 
 def _wait_until_ready(address: str, model: Path) -> None:

@@ -15,10 +15,12 @@ from types import FrameType
 import uvicorn
 
 from stages.core import hostinfo
+from stages.core.artifact import hash_file
 from stages.core.errors import CartwrightError, InputError
 from stages.intent.rows import MAX_CATALOG_LINES
 from stages.runtime.gguf_file import read_header
 from stages.serve.app import make_app
+from stages.serve.connection import TimedProtocol
 from stages.serve.keys import read_keys
 from stages.serve.model import (
     DEFAULT_CONTEXT_TOKENS,
@@ -48,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         header = read_header(options.model)
         if not header.is_model:
             raise InputError(f"{options.model} is a GGUF file but holds no model")
+        _check_hash(options.model, options.sha256)
         if not options.model_name:
             given = str(header.metadata.get("general.name") or options.model.stem)
             options.model_name = "-".join(given.split())
@@ -56,6 +59,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except CartwrightError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return error.exit_code
+
+
+def _check_hash(model: Path, expected: str) -> None:
+    """Compares a file with the hash that its manifest has.
+
+    Raises:
+        InputError: It is another file.
+    """
+    if expected and (found := hash_file(model)) != expected.lower():
+        raise InputError(
+            f"{model} has the SHA-256 {found[:12]}…, its manifest says {expected[:12]}…: copy it "
+            "again"
+        )
 
 
 def _leave(_signal: int, _frame: FrameType | None) -> None:
@@ -92,6 +108,7 @@ def _serve(options: argparse.Namespace, listener: socket.socket, keys: Sequence[
                 options.model_name,
                 keys,
             ),
+            http=TimedProtocol,
             log_level="warning",
             access_log=False,
             server_header=False,
@@ -139,6 +156,13 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         prog="python -m stages.serve", description="Answer intent requests over HTTP."
     )
     parser.add_argument("--model", type=Path, required=True, metavar="FILE", help="a .gguf model")
+    parser.add_argument(
+        "--sha256",
+        default=os.environ.get("CARTWRIGHT_MODEL_SHA256", ""),
+        metavar="HEX",
+        help="what the model's manifest says of the file; another is refused (default: "
+        "CARTWRIGHT_MODEL_SHA256)",
+    )
     parser.add_argument(
         "--model-name",
         default="",

@@ -31,7 +31,9 @@ class BodyLimits:
                 body = await _read_body(scope, receive)
         except TimeoutError:
             sentence = f"the body did not arrive within {BODY_TIMEOUT_SEC:.0f} s"
-            await refusal(408, sentence, "timeout_error")(scope, receive, send)
+            response = refusal(408, sentence, "timeout_error")
+            response.headers["Connection"] = "close"
+            await response(scope, receive, send)
             return
         except _TooLarge:
             sentence = f"the body is larger than {MAX_BODY_BYTES:,} bytes"
