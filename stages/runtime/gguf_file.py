@@ -168,6 +168,8 @@ class _Reader:
         if type_id != _ARRAY:
             raise ValueError(f"metadata type {type_id} does not exist")
         item_type, length = self.scalar("I"), self.count()
+        if item_type == _ARRAY:
+            raise ValueError("a list of lists is not read here")
         if item_type in _SCALARS:
             code = f"<{length}{_SCALARS[item_type]}"
             return list(struct.unpack(code, self.take(struct.calcsize(code))))

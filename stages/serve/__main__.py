@@ -30,6 +30,7 @@ from stages.serve.model import (
     load,
 )
 from stages.serve.service import Service
+from stages.serve.trial import try_model
 
 _MAX_CONNECTIONS = 2_000
 _IDLE_SEC = 30
@@ -82,6 +83,8 @@ def _serve(options: argparse.Namespace, listener: socket.socket, keys: Sequence[
     failures: list[BaseException] = []
 
     def load_model() -> IntentModel:
+        if not options.sha256:  # nobody vouches for the file
+            try_model(options.model)
         model = load(
             options.model,
             options.threads,

@@ -136,16 +136,16 @@ def make_app(service: Service, model_name: str, keys: Sequence[str] = ()) -> Fas
 
 
 def _lines(body: IntentRequest, catalogs: Catalogs) -> Sequence[str]:
-    if (body.catalog is None) == (body.catalog_id is None):
-        raise Refused(422, "catalog: give either catalog or catalog_id", "catalog")
-    return catalogs.get(body.catalog_id) if body.catalog is None else body.catalog  # type: ignore[arg-type]
+    if body.catalog is not None and body.catalog_id is None:
+        return body.catalog
+    if body.catalog_id is not None and body.catalog is None:
+        return catalogs.get(body.catalog_id)
+    raise Refused(422, "catalog: give either catalog or catalog_id", "catalog")
 
 
 def _messages(body: IntentRequest) -> list[str]:
-    if body.messages is None:
-        if body.message is None:
-            raise Refused(422, "message: give either message or messages", "message")
+    if body.message is not None and body.messages is None:
         return [body.message]
-    if body.message is not None:
-        raise Refused(422, "message: give either message or messages", "message")
-    return body.messages
+    if body.messages is not None and body.message is None:
+        return body.messages
+    raise Refused(422, "message: give either message or messages", "message")

@@ -210,6 +210,7 @@ def test_secrets_reach_what_asks_the_outside_alone() -> None:
     assert secrets == {
         "base": ["hf_token", "ca_bundle"],
         "collect": ["openai_api_key", "hf_token", "ca_bundle"],
+        "serve": ["api_keys"],
     }
 
 

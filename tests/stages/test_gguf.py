@@ -93,6 +93,12 @@ def test_missing_last_byte_names_the_tensor(tmp_path: Path) -> None:
         (gguf_bytes(version=9), "version 9"),
         (gguf_bytes()[:8] + b"\xff" * 16 + gguf_bytes()[24:], "damaged"),
         (gguf_bytes({"general.alignment": 0}), "alignment"),
+        (
+            gguf_bytes({"a.b": ["x"]}).replace(
+                struct.pack("<IIQ", 9, 8, 1), struct.pack("<IIQ", 9, 9, 1) * 2_000
+            ),
+            "list of lists",
+        ),
         (gguf_bytes(tensors=(("w", (1, 1, 1, 1, 1), F32, 0),)), "5 dimensions"),
         (gguf_bytes().replace(b"general.architecture", b"general.architectur\xff"), "damaged"),
     ],
