@@ -3,12 +3,14 @@
 #   tests/gpu/scale.sh make FOLDER         a model of that shape, pre-trained, fine-tuned and quantized
 #   tests/gpu/scale.sh bench FOLDER        bench-gpu on it; PARAMS replaces the parameters below
 #   tests/gpu/scale.sh pace FOLDER         fine-tuning on rows of some 200 tokens, at several batches
-# Each half takes about ten minutes on an H100. For less, MODEL=base leaves QLoRA out, METHODS=gptq
-# leaves AWQ out, and PRETRAIN_SEC is the time for pre-training.
+# Each takes about ten minutes on an H100. For less, MODEL=base leaves QLoRA out, METHODS=gptq leaves
+# AWQ out; PRETRAIN_STEPS, at most PRETRAIN_SEC, and TRAIN_ROWS say how long the model learns, and
+# GPTQ adds to the parameters of its quantization.
 set -uo pipefail
 step=$1 folder=$2
 mkdir -p "$folder"
-PRETRAIN_SEC=${PRETRAIN_SEC:-140} MODEL=${MODEL:-train} METHODS=${METHODS:-gptq awq}
+PRETRAIN_STEPS=${PRETRAIN_STEPS:-150} PRETRAIN_SEC=${PRETRAIN_SEC:-140} TRAIN_ROWS=${TRAIN_ROWS:-4000}
+MODEL=${MODEL:-train} METHODS=${METHODS-gptq awq}
 export GPTQMODEL_TORCH_EXTENSIONS_DIR=$folder/kernels
 
 stage() { # name, output, parameters, inputs...
@@ -29,7 +31,7 @@ pretrain() {
 from gptqmodel.utils.marlin import prewarm_marlin_extension
 print(prewarm_marlin_extension(torch.bfloat16))' >"$folder/kernels.log" 2>&1 &  # beside all else
     python3 -m stages.pretrain train --llama-1b --init stages/base/shipped --tokenizer stages/base/shipped \
-        --data-seed 7 --layers 16 --lines 16 --steps 1200 --warmup-steps 40 --learning-rate 2e-4 \
+        --data-seed 7 --layers 16 --lines 16 --steps "$PRETRAIN_STEPS" --warmup-steps 40 --learning-rate 2e-4 \
         --limit-sec "$PRETRAIN_SEC" --report-every 50 --shard-texts 2000 --fresh-rows 0 \
         --commit "${COMMIT:-unknown}" --out "$folder/base" 2>&1 | tee "$folder/base.log" | tail -n 3
     mv "$folder/base/manifest.json" "$folder/base/pretrained.txt" "$folder"
@@ -44,7 +46,7 @@ pace() {
     stage data pace-data '{"seed": 20262, "train_rows": 8192, "validation_rows": 60, "test_rows": 60,
         "min_catalog_lines": 8, "max_catalog_lines": 12}'
     local run
-    for run in "32 50 false" "64 64 true" "128 64 true" "64 64 false"; do
+    for run in "128 64 true" "64 128 true" "32 256 false"; do  # the same rows each
         set -- $run
         train "pace-$1-compile-$3" pace-data "\"batch_rows\": $1, \"max_steps\": $2, \"compile_layers\": $3,
             \"evaluation_rows\": 8, \"parity_rows\": 8, \"max_drop\": 1"
@@ -52,14 +54,16 @@ pace() {
 }
 
 make() {
-    stage data data '{"seed": 20261, "train_rows": 4000, "validation_rows": 300, "test_rows": 3000}'
+    stage data data "{\"seed\": 20261, \"train_rows\": $TRAIN_ROWS, \"validation_rows\": 300,
+        \"test_rows\": 3000}"
     [ -e "$folder/base" ] || pretrain || return 1
     [ "$MODEL" = base ] || train train data '"batch_rows": 64, "compile_layers": true,
         "evaluation_rows": 64, "parity_rows": 60, "max_drop": 0.05' || return 1
-    local method
+    local method more
     for method in $METHODS; do
+        [ "$method" = gptq ] && more=${GPTQ:-} || more=
         stage gptq "$method" "{\"method\": \"$method\", \"device\": \"cuda\", \"seed\": 1,
-            \"calibration_rows\": 128, \"parity_rows\": 60, \"max_drop\": 0.05}" \
+            \"parity_rows\": 60, \"max_drop\": 0.05, ${more:-\"calibration_rows\": 128}}" \
             model="$folder/$MODEL" data="$folder/data" &
     done
     wait
