@@ -218,9 +218,12 @@ def _words(line: str) -> list[str]:
 
 @lru_cache(maxsize=1 << 16)
 def _likeness(one: str, other: str) -> float:
-    """The share of letters that two words have in common; 0 where it is below `MIN_LIKENESS`."""
+    """The share of letters that two words have in common.
+
+    0 where it is below `MIN_LIKENESS`, and where their lengths differ by more than 3.
+    """
     length = len(one) + len(other)
-    if 2 * min(len(one), len(other)) < MIN_LIKENESS * length:
+    if abs(len(one) - len(other)) > 3 or 2 * min(len(one), len(other)) < MIN_LIKENESS * length:
         return 0.0
     # It is at most what they have in common in any order.
     most = sum(min(one.count(letter), other.count(letter)) for letter in set(one))

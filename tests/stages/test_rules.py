@@ -45,6 +45,12 @@ def test_what_rules_can_know(message: str, action: str, line: int, quantity: int
     assert rules.answer(CATALOG, message) == Answer(action, CATALOG[line], quantity)
 
 
+def test_a_word_is_no_slip_of_one_with_four_letters_more() -> None:
+    lines = ("Soap", "Chocolaterie")
+    assert rules.answer(lines, "chocolateri").product == "Chocolaterie"
+    assert rules.answer(lines, "chocolat").product == "Soap"
+
+
 def _exact(rows: list) -> float:
     answers = [rules.answer(row.catalog, row.message).to_json() for row in rows]
     return sum(score(row, text).exact for row, text in zip(rows, answers, strict=True)) / len(rows)
