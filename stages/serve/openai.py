@@ -179,9 +179,12 @@ def _chat_prompt(messages: Sequence[_ChatMessage]) -> str:
                       "messages")  # fmt: skip
     if not systems:
         return user.text
-    head = build_prompt((), "").partition("\n")[0]
-    catalog = systems[0].text.strip().removeprefix(head).strip("\n")
-    return build_prompt(catalog.split("\n"), user.text)
+    expected = build_prompt((), "").partition("\n")[0]
+    head, _, catalog = systems[0].text.strip().partition("\n")
+    if head.rstrip() != expected:
+        raise Refused(400, f"the system's message must be the line {expected!r} and then the "
+                      "catalog, one product a line", "messages")  # fmt: skip
+    return build_prompt(catalog.strip("\n").split("\n"), user.text)
 
 
 def _split(prompt: str, param: str) -> tuple[tuple[str, ...], str]:

@@ -209,6 +209,20 @@ def test_a_chat_of_another_kind_is_refused(server: Server, messages: Any) -> Non
     assert found["error"]["param"] in ("messages", "catalog")
 
 
+@pytest.mark.parametrize(
+    "text", ["You are a helpful assistant.", "Butter\nMilk", "Catalog: Butter", "catalog:\nButter"]
+)
+def test_a_system_message_that_is_no_catalog_is_not_taken_for_one(
+    server: Server, text: str
+) -> None:
+    messages = [{"role": "system", "content": text}, {"role": "user", "content": "two butter"}]
+    status, found, _ = server.post("/v1/chat/completions", _chat(messages=messages))
+    assert (status, found["error"]["param"]) == (400, "messages")
+    assert found["error"]["message"] == (
+        "the system's message must be the line 'Catalog:' and then the catalog, one product a line"
+    )
+
+
 # ------------------------------------------------------------------ keys
 
 
