@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections import deque
@@ -21,7 +22,7 @@ from statistics import median
 from typing import Any
 
 from stages.core import hostinfo
-from stages.core.errors import CartwrightError
+from stages.core.errors import CartwrightError, InputError
 from stages.intent import rules
 from stages.intent.decode import constrained, prompt_tokens
 from stages.intent.rows import Answer, Row, read_rows
@@ -42,7 +43,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = _parse(arguments)
     try:
+        _check_out(options.out)
         rows = read_rows(options.rows)[: options.limit]
+        if len(rows) < _BLOCK_ROWS:
+            raise InputError(
+                f"{options.rows} holds {len(rows)} rows: the measurement needs at least "
+                f"{_BLOCK_ROWS}"
+            )
         model = load(options.model, options.threads, DEFAULT_CONTEXT_TOKENS)
         # Imported here as in `load`.
         from stages.runtime.llama import LlamaEngine
@@ -52,12 +59,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
         samples = [_sample(row, alone, model) for row in rows]
         rates = _rates(rows, alone, model, options.clients)
         figures = _figures(samples, alone.token_rates()) | {"rows": len(rows), "rates": rates}
+        _write(options.out, json.dumps({"figures": figures, "samples": samples}, indent=1))
     except CartwrightError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return error.exit_code
-    options.out.write_text(json.dumps({"figures": figures, "samples": samples}, indent=1))
     print(json.dumps(figures, indent=1))
     return 0
+
+
+def _check_out(path: Path) -> None:
+    """Refuses a place that cannot be written to, before minutes are spent on what goes there."""
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        raise InputError(
+            f"--out {path} cannot be written: name a file in a folder that is there and writable"
+        )
+
+
+def _write(path: Path, text: str) -> None:
+    """Writes a file whole or not at all."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise InputError(
+            f"--out {path} cannot be written ({error.strerror}): name another file"
+        ) from error
 
 
 class _Alone:
@@ -221,7 +249,11 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--threads", type=int, default=hostinfo.usable_cores(), help="default: the usable cores"
     )
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    for name, least in (("limit", _BLOCK_ROWS), ("clients", 1), ("threads", 1)):
+        if getattr(options, name) < least:
+            parser.error(f"--{name} must be at least {least}, not {getattr(options, name)}")
+    return options
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import pytest
 from stages.core.errors import InputError
 from stages.intent.rows import Answer
 from stages.intent.walk import Decoded
-from stages.serve import predict
+from stages.serve import measure, predict
 from stages.serve.model import GOLDEN_CATALOG, GOLDEN_MESSAGE, as_plain
 from stages.serve.requests import RequestError, check_request
 from stages.serve.scheduler import Answered
@@ -89,3 +89,51 @@ def test_predict_refuses_a_file_that_is_no_model(
     assert stderr.startswith("error: ")
     assert stderr.count("\n") == 1
     assert sentence in stderr
+
+
+ROWS = Path(__file__).parents[2] / "stages/data/people/english-dev.jsonl"
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"--out": "none/out.json"}, "none/out.json cannot be written: name a file in a folder"),
+        ({"--out": "."}, "cannot be written: name a file in a folder"),
+        ({"--rows": "few.jsonl"}, "few.jsonl holds 19 rows: the measurement needs at least 20"),
+        ({"--rows": "none.jsonl"}, "none.jsonl cannot be read"),
+        ({"--limit": "19"}, "--limit must be at least 20, not 19"),
+        ({"--clients": "0"}, "--clients must be at least 1, not 0"),
+        ({"--threads": "0"}, "--threads must be at least 1, not 0"),
+        ({}, "model.gguf cannot be read"),
+    ],
+)
+def test_measure_refuses_what_it_cannot_do_before_a_model_is_loaded(
+    changed: dict[str, str],
+    sentence: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    lines = ROWS.read_text(encoding="utf-8").splitlines(keepends=True)
+    Path("few.jsonl").write_text("".join(lines[:19]), encoding="utf-8")
+    given = {"--model": "model.gguf", "--rows": str(ROWS), "--out": "out.json", **changed}
+    try:
+        code: object = measure.main([word for pair in given.items() for word in pair])
+    except SystemExit as leaving:  # argparse's way
+        code = leaving.code
+    assert code == 2
+    stderr = capsys.readouterr().err
+    assert sentence in stderr and "Traceback" not in stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["few.jsonl"]
+
+
+def test_measure_writes_all_or_nothing(tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    measure._write(out, "{}")
+    assert out.read_text() == "{}"
+    out.unlink()
+    out.mkdir()
+    with pytest.raises(InputError, match=r"out\.json cannot be written \("):
+        measure._write(out, "{}")
+    assert [path.name for path in tmp_path.iterdir()] == ["out.json"]
