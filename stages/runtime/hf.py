@@ -194,6 +194,9 @@ def encode(tokenizer: Any, text: str) -> list[int]:
     # The tokenizer's own library: what transformers does around it takes longer than all else.
     library = tokenizer.backend_tokenizer
     library.encode_special_tokens = True
+    # A call of the tokenizer with a length leaves these behind.
+    library.no_truncation()
+    library.no_padding()
     ids: list[int] = library.encode(text, add_special_tokens=False).ids
     return ids
 

@@ -95,6 +95,18 @@ def test_both_tokenizers_read_a_text_alike(inputs: dict[str, Path], made: Path, 
     assert (other.bos_id, other.eos_id) == (one.bos_id, one.eos_id)
 
 
+def test_what_transformers_left_behind_neither_cuts_nor_pads(inputs: dict[str, Path]) -> None:
+    engine = HFEngine.load(inputs["model"] / "merged")
+    texts = ["Milk", "Catalog:\nHoney (350g jar)\n\nUser:\ntwo jars of honey, please"]
+    ids = [engine.encode(text) for text in texts]
+    assert len(ids[0]) < 8 < len(ids[1])
+    engine.tokenizer.pad_token = engine.tokenizer.eos_token
+    for text, expected in zip(texts, ids, strict=True):
+        cut = engine.tokenizer(text, max_length=8, truncation=True, padding="max_length")
+        assert len(cut["input_ids"]) == 8
+        assert engine.encode(text) == expected
+
+
 def test_f16_has_the_logits_of_the_merged_model(inputs: dict[str, Path], made: Path) -> None:
     one = HFEngine.load(inputs["model"] / "merged")
     other = LlamaEngine(next(made.glob("*F16.gguf")), threads=1)
