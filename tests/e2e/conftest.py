@@ -8,11 +8,12 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
+import httpx
 import pytest
 from selenium import webdriver
-from selenium.common.exceptions import WebDriverException
 
 from tests.commands import ROOT, run_invoke
 
@@ -76,21 +77,19 @@ def browser() -> Iterator[webdriver.Remote]:
     for flag in ("--headless=new", "--no-sandbox", "--window-size=1000,900"):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = None
     try:
-        for _ in range(100):
-            try:
-                driver = webdriver.Remote(f"http://127.0.0.1:{port}", options=options)
-                break
-            except (WebDriverException, OSError):  # the driver does not listen yet
-                time.sleep(0.2)
-            except Exception as error:
-                if "refused" not in str(error):
-                    raise
-                time.sleep(0.2)
-        assert driver is not None, "the browser did not start"
-        yield driver
+        _wait_for_driver(f"http://127.0.0.1:{port}")
+        with webdriver.Remote(f"http://127.0.0.1:{port}", options=options) as driver:
+            yield driver
     finally:
-        if driver is not None:
-            driver.quit()
         subprocess.run(["docker", "stop", started.stdout.strip()], check=False, capture_output=True)
+
+
+def _wait_for_driver(url: str) -> None:
+    deadline_sec = time.monotonic() + 30
+    while time.monotonic() < deadline_sec:
+        with suppress(httpx.TransportError):  # it does not listen yet
+            if httpx.get(f"{url}/status").json()["value"]["ready"]:
+                return
+        time.sleep(0.1)
+    raise AssertionError("the browser's driver did not start")
