@@ -203,7 +203,7 @@ def test_compiled_kernels_are_kept_where_no_artifact_is() -> None:
     assert all(place.startswith("/artifacts/.cache/kernels/") for place in kept.values())
 
 
-def test_secrets_reach_what_asks_the_outside_alone() -> None:
+def test_a_secret_reaches_the_services_that_need_it_alone() -> None:
     secrets = {
         name: service["secrets"] for name, service in SERVICES.items() if "secrets" in service
     }
