@@ -407,6 +407,44 @@ def report(_context: Context, profile: str = "demo", open_: bool = False) -> Non
 
 @task(
     help={
+        "max_latency": "of a whole request, as 50ms or 0.2s",
+        "percentile": "which latency that is: p50, p90 or p99",
+        "max_memory": "peak of the process, as 300MB or 1.5GiB",
+        "max_size": "of the file, as 800MB",
+        "min_accuracy": "share of answers exactly right, as 0.98 or 98%",
+        "profile": PROFILE_HELP,
+        "report_": "a report.json, its folder or its artifact's key, instead of a profile's",
+        "json_": "print JSON instead of sentences",
+    }
+)
+@command
+def recommend(
+    _context: Context,
+    max_latency: str = "",
+    percentile: str = "p50",
+    max_memory: str = "",
+    max_size: str = "",
+    min_accuracy: str = "",
+    profile: str = "demo",
+    report_: str = "",
+    json_: bool = False,
+) -> None:
+    """Say which variant meets your limits and why, or what is in the way and by how much."""
+    from stages.host import reports
+
+    found = reports.find(report_ or profile, "--report" if report_ else "--profile")
+    limits = {
+        "max-latency": max_latency,
+        "percentile": percentile,
+        "max-memory": max_memory,
+        "max-size": max_size,
+        "min-accuracy": min_accuracy,
+    }
+    sys.exit(reports.recommend(found, limits, as_json=json_))
+
+
+@task(
+    help={
         "profile": PROFILE_HELP,
         "model": MODEL_HELP,
         "port": "port on 127.0.0.1",

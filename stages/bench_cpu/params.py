@@ -22,6 +22,10 @@ class Params:
         latency_rows: timed requests a round and variant.
         rounds: rounds, in each of which every variant takes its turn.
         warmup: requests that do not count, before each turn of a variant.
+        sweep_rounds: rounds in which one variant runs on 1, 2, 4 ... threads; 0 for none.
+        kl_rows: of `rows`, those whose right answers' tokens are held against the reference's
+            distributions; 0 for none.
+        llama_bench_runs: repetitions of llama-bench; 0 for none.
         context_tokens: longest prompt with its answer.
         seed: which rows are taken.
     """
@@ -34,11 +38,16 @@ class Params:
     latency_rows: int = 16
     rounds: int = 5
     warmup: int = 2
+    sweep_rounds: int = 2
+    kl_rows: int = 32
+    llama_bench_runs: int = 3
     context_tokens: int = 2048
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("threads", "rows", "free_rows", "warmup"):
+        for name in (
+            "threads", "rows", "free_rows", "warmup", "sweep_rounds", "kl_rows", "llama_bench_runs",
+        ):  # fmt: skip
             if getattr(self, name) < 0:
                 raise InputError(f"{name} must be 0 or more, not {getattr(self, name)}")
         for name in ("hf_rows", "latency_rows", "rounds"):

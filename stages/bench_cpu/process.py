@@ -8,9 +8,12 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from stages.bench_cpu.machine import pinned
 from stages.bench_cpu.variants import Variant
 from stages.core.errors import InputError, StageFailed
 
@@ -24,26 +27,37 @@ class Worker:
         variant: what it runs.
         threads: threads of its engine.
         context_tokens: longest prompt with its answer.
+        pin: keep it to as many cores as it has threads.
+        use_mmap: map a GGUF file instead of reading it.
 
     Raises:
         InputError: the model cannot be loaded.
         StageFailed: the process died.
     """
 
-    def __init__(self, variant: Variant, threads: int, context_tokens: int) -> None:
+    def __init__(
+        self,
+        variant: Variant,
+        threads: int,
+        context_tokens: int,
+        *,
+        pin: bool = False,
+        use_mmap: bool = True,
+    ) -> None:
         self.variant = variant
         # Torch takes its number of threads from the environment before it starts any.
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the worker
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "stages.bench_cpu.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._stderr,
-            env=environment,
-            text=True,
-            encoding="utf-8",
-        )
+        with pinned(threads) if pin else nullcontext():
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "stages.bench_cpu.worker"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._stderr,
+                env=environment,
+                text=True,
+                encoding="utf-8",
+            )
         try:
             self.loaded = self._ask(
                 op="load",
@@ -52,6 +66,7 @@ class Worker:
                 threads=threads,
                 context_tokens=context_tokens,
                 dtype=variant.dtype,
+                use_mmap=use_mmap,
             )
         except BaseException:
             self.close()
@@ -68,6 +83,11 @@ class Worker:
     ) -> None:
         self.close()
 
+    @property
+    def process_id(self) -> int:
+        """Of the operating system."""
+        return self._process.pid
+
     def answer(self, rows: Sequence[str], mode: str) -> list[dict[str, Any]]:
         """A sample for each row (JSONL lines), in order; see `stages.bench_cpu.worker`."""
         samples: list[dict[str, Any]] = self._ask(op="answer", mode=mode, rows=rows)["samples"]
@@ -76,6 +96,15 @@ class Worker:
     def speed(self, rows: Sequence[str], tokens: int) -> list[dict[str, Any]]:
         """A timed pass over each row's prompt and `tokens` passes over one token after it."""
         samples: list[dict[str, Any]] = self._ask(op="speed", rows=rows, tokens=tokens)["samples"]
+        return samples
+
+    def distributions(
+        self, rows: Sequence[str], folder: Path, *, write: bool
+    ) -> list[dict[str, Any]]:
+        """Keeps the distributions at the right answers' tokens, or compares; see `divergence`."""
+        samples: list[dict[str, Any]] = self._ask(
+            op="distributions", rows=rows, folder=str(folder), write=write
+        )["samples"]
         return samples
 
     def memory(self) -> dict[str, Any]:

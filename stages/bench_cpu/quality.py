@@ -28,7 +28,7 @@ def plan(variants: Sequence[Variant], cores: int) -> tuple[int, int]:
 
 def measure(
     params: Params, variants: Sequence[Variant], rows: Sequence[Row], cores: int, record: Record
-) -> dict[str, dict[str, Any]]:
+) -> tuple[dict[str, dict[str, Any]], dict[str, list[str]]]:
     """Asks every variant, constrained and free.
 
     Args:
@@ -39,8 +39,9 @@ def measure(
         record: takes each raw sample.
 
     Returns:
-        By variant: `accuracy` and `free`, as `intent.metrics.summarize` gives them, and
-        `confidence`: `coverage` and `calibration` of the constrained answers, as `breakdown` does.
+        By variant: `accuracy` and `free`, as `intent.metrics.summarize` gives them with
+        `breakdown.by_slice`, and `confidence`: `coverage` and `calibration` of the constrained
+        answers, as `breakdown` does. Then by variant the texts of those.
     """
     processes, threads = plan(variants, cores)
     lock = threading.Lock()
@@ -49,20 +50,22 @@ def measure(
         with lock:
             record(sample)
 
-    def one(variant: Variant) -> dict[str, Any]:
+    def one(variant: Variant) -> tuple[dict[str, Any], list[str]]:
         own = rows[: params.hf_rows] if variant.engine == TRANSFORMERS else rows
         with Worker(variant, threads, params.context_tokens) as worker:
             free_rows = own[: params.free_rows]
-            scores, probabilities = _answer(worker, own, "constrained", locked)
+            scores, samples = _answer(worker, own, "constrained", locked)
             free = _answer(worker, free_rows, "free", locked)[0] if free_rows else None
-            return {
-                "accuracy": summarize(own, scores),
-                "free": summarize(free_rows, free) if free else None,
-                "confidence": {
-                    "coverage": breakdown.coverage(probabilities, scores),
-                    "calibration": breakdown.calibration(probabilities, scores),
-                },
-            }
+        probabilities = [sample["probability"] for sample in samples]
+        found = {
+            "accuracy": _accuracy(own, scores),
+            "free": _accuracy(free_rows, free) if free else None,
+            "confidence": {
+                "coverage": breakdown.coverage(probabilities, scores),
+                "calibration": breakdown.calibration(probabilities, scores),
+            },
+        }
+        return found, [sample["text"] for sample in samples]
 
     # The slowest first, so that no core waits for it at the end.
     order = sorted(
@@ -70,22 +73,26 @@ def measure(
     )
     with ThreadPoolExecutor(processes) as pool:
         results = dict(zip([v.name for v in order], pool.map(one, order), strict=True))
-    return {variant.name: results[variant.name] for variant in variants}
+    names = [variant.name for variant in variants]
+    return {name: results[name][0] for name in names}, {name: results[name][1] for name in names}
+
+
+def _accuracy(rows: Sequence[Row], scores: Sequence[Score]) -> dict[str, Any]:
+    return {**summarize(rows, scores), "by_slice": breakdown.by_slice(rows, scores)}
 
 
 def _answer(
     worker: Worker, rows: Sequence[Row], mode: str, record: Record
-) -> tuple[list[Score], list[float]]:
-    """Every row's score, and the answers' probabilities, which free decoding does not have."""
+) -> tuple[list[Score], list[dict[str, Any]]]:
+    """Every row's score, and the worker's samples."""
     name, scores, shown_sec = worker.variant.name, list[Score](), time.monotonic()
-    probabilities: list[float] = []
+    answered: list[dict[str, Any]] = []
     for start in range(0, len(rows), _CHUNK_ROWS):
         part = rows[start : start + _CHUNK_ROWS]
         samples = worker.answer([row.to_json() for row in part], mode)
+        answered += samples
         for index, (row, sample) in enumerate(zip(part, samples, strict=True), start):
             scores.append(score(row, sample["text"]))
-            if "probability" in sample:
-                probabilities.append(sample["probability"])
             outcome = {**sample, "exact": scores[-1].exact}
             record({"phase": "accuracy", "variant": name, "row": index, "mode": mode, **outcome})
         if time.monotonic() - shown_sec >= _REPORT_EVERY_SEC:
@@ -94,4 +101,4 @@ def _answer(
             print(f"accuracy {name} {mode}: {len(scores)}/{len(rows)} {exact:.1%}", flush=True)
     exact = sum(one.exact for one in scores) / len(scores)
     print(f"accuracy {name} {mode}: {exact:.1%} of {len(rows)}", flush=True)
-    return scores, probabilities
+    return scores, answered

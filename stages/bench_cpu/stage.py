@@ -1,13 +1,22 @@
-"""Runs the bench: accuracy first, then time and memory; `stages.bench_cpu` says what it writes."""
+"""Runs the bench: accuracy, then time, then memory; `stages.bench_cpu` says what it writes."""
 
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from stages.bench_cpu import dataset, quality, timing
+from stages.bench_cpu import (
+    dataset,
+    fidelity,
+    llama_bench,
+    machine,
+    memory,
+    quality,
+    timing,
+)
 from stages.bench_cpu.params import Params
 from stages.bench_cpu.variants import gguf_variants, transformers_variants
 from stages.core import hostinfo
@@ -42,20 +51,36 @@ def run(params: Params, inputs: Mapping[str, Path], out: Path) -> dict[str, Any]
         def record(sample: dict[str, Any]) -> None:
             samples.write(json.dumps(sample, ensure_ascii=False) + "\n")
 
-        right = quality.measure(params, variants, rows, cores, record)
+        host = {**hostinfo.describe(), **machine.describe()}
+        right, texts = quality.measure(params, variants, rows, cores, record)
+        reference, near = fidelity.measure(params, variants, rows, texts, out, cores, record)
         speed, noise, backend = timing.measure(params, variants, rows, threads, record)
+        sweep = timing.sweep(params, variants, rows, threads, record)
+        taken = memory.measure(params, variants, rows, threads, record)
+        prompts = [speed[variant.name].pop("prompt_tokens") for variant in variants]
+        prompt_tokens = round(statistics.median(prompts))
+        own = llama_bench.measure(params, variants, prompt_tokens, threads)
     metrics = {
-        "schema": 1,
+        "schema": 2,
         "host": {
-            **hostinfo.describe(),
+            **host,
             "kernel_backend": backend["library"],
             "kernel_features": backend["features"],
         },
         "variants": [
-            {**variant.to_record(), **right[variant.name], **speed[variant.name]}
+            {
+                **variant.to_record(),
+                **right[variant.name],
+                "fidelity": near[variant.name],
+                **speed[variant.name],
+                "llama_bench": own[variant.name],
+                **taken[variant.name],
+            }
             for variant in variants
         ],
+        "reference": reference,
         "noise": noise,
+        "threads": sweep,
         "settings": {
             "dataset": "built-in sample" if file == dataset.SAMPLE else file.name,
             "rows": len(rows),
@@ -64,7 +89,11 @@ def run(params: Params, inputs: Mapping[str, Path], out: Path) -> dict[str, Any]
             "latency_rows": params.latency_rows,
             "rounds": params.rounds,
             "warmup": params.warmup,
+            "sweep_rounds": params.sweep_rounds,
+            "kl_rows": min(params.kl_rows, len(rows)),
+            "llama_bench_runs": params.llama_bench_runs,
             "threads": threads,
+            "pinned_cores": machine.choose_cores(threads),
             "accuracy_threads": quality.plan(variants, cores)[1],
             "context_tokens": params.context_tokens,
             "seed": params.seed,

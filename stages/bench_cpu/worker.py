@@ -2,12 +2,13 @@
 
 It reads one JSON object a line from stdin and writes one a line to stdout. `op` is one of
 
-- `load`: `engine`, `path`, `threads`, `context_tokens`, `dtype` → `load_sec`, `start_sec`,
-  `before_load_rss_bytes`, `backend`;
+- `load`: `engine`, `path`, `threads`, `context_tokens`, `dtype`, `use_mmap` → `load_sec`,
+  `start_sec`, `before_load_rss_bytes`, `backend`;
 - `answer`: `mode` (`constrained` or `free`), `rows` (JSONL lines) → `samples`, one a row: `sec`,
   `text`, `prompt_tokens`, and `passes` and `probability`, or `tokens`;
 - `speed`: `rows`, `tokens` → `samples`: `prompt_tokens`, `prompt_sec`, `decode_tokens`,
   `decode_sec`;
+- `distributions`: `rows`, `folder`, `write` → `samples`, as `stages.bench_cpu.divergence`;
 - `memory` → `peak_rss_bytes`, `pss_bytes`, `rss_file_bytes`, `rss_anonymous_bytes`.
 
 An `error` in place of these is the user's mistake. The process ends with its input.
@@ -56,6 +57,7 @@ class _Worker:
             "load": self._load,
             "answer": self._answer,
             "speed": self._speed,
+            "distributions": self._distributions,
             "memory": lambda _request: _memory(),
         }
         self._engine: Engine
@@ -68,7 +70,10 @@ class _Worker:
             backend = llama.backend()
             before_bytes, started_sec = _status_bytes("VmRSS"), time.perf_counter()
             self._engine = llama.LlamaEngine(
-                path, context_tokens=request["context_tokens"], threads=request["threads"]
+                path,
+                context_tokens=request["context_tokens"],
+                threads=request["threads"],
+                use_mmap=request["use_mmap"],
             )
         else:
             from stages.runtime.hf import HFEngine
@@ -112,6 +117,14 @@ class _Worker:
             "prompt_tokens": len(prompt),
             "tokens": len(tokens),
         }
+
+    def _distributions(self, request: dict[str, Any]) -> dict[str, Any]:
+        from stages.bench_cpu import divergence
+
+        rows = [parse_row(line) for line in request["rows"]]
+        keep = divergence.write if request["write"] else divergence.compare
+        folder = Path(request["folder"])
+        return {"samples": [keep(self._engine, row, folder, at) for at, row in enumerate(rows)]}
 
     def _speed(self, request: dict[str, Any]) -> dict[str, Any]:
         samples = []
@@ -164,7 +177,8 @@ def _memory() -> dict[str, Any]:
     return {
         "peak_rss_bytes": peak_bytes,
         "pss_bytes": pss_bytes,
-        "rss_file_bytes": _status_bytes("RssFile"),
+        # A file on a file system in memory is mapped all the same.
+        "rss_file_bytes": _status_bytes("RssFile") + _status_bytes("RssShmem"),
         "rss_anonymous_bytes": _status_bytes("RssAnon"),
     }
 

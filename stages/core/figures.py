@@ -34,6 +34,21 @@ def latency(seconds: Sequence[float]) -> dict[str, float | int]:
     }
 
 
+def median_interval(values: Sequence[float]) -> tuple[float, float]:
+    """Where the median of what the samples are drawn from lies, with 95 % confidence.
+
+    The bounds are two of the samples, whose ranks the binomial distribution gives; no shape of the
+    distribution is supposed.
+
+    Source: G. J. Hahn, W. Q. Meeker, "Statistical intervals", 1991, section 5.2, normal ranks.
+    """
+    ordered, count = sorted(values), len(values)
+    spread = 1.959964 * math.sqrt(count) / 2
+    low = max(0, math.floor(count / 2 - spread) - 1)
+    high = min(count - 1, math.ceil(count / 2 + spread))
+    return ordered[low], ordered[high]
+
+
 def noise(
     name: str, first: Sequence[Sequence[float]], second: Sequence[Sequence[float]]
 ) -> dict[str, Any]:

@@ -64,8 +64,8 @@ def plots(data: dict[str, Any]) -> dict[str, dict[str, str]]:
     return both(drawings)
 
 
-def page(content: dict[str, Any]) -> str:
-    """The HTML page from the template beside this file; every value is escaped but the SVG."""
+def page(content: dict[str, Any], template: str = "report.html.j2") -> str:
+    """An HTML page from a template beside this file; every value is escaped but the SVG."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
@@ -80,7 +80,7 @@ def page(content: dict[str, Any]) -> str:
         size=figures.size,
         per_second=figures.per_second,
     )
-    return environment.get_template("report.html.j2").render(**content)
+    return environment.get_template(template).render(**content)
 
 
 def _scatter(

@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from stages.core import artifact
 from stages.core.errors import InputError
-from stages.report import recommend
+from stages.report import recommend, records
 from stages.report.gpu.section import section
 from stages.report.params import Params
-from stages.report.schema import SCHEMA_VERSION, Gpu, Latency, LineageStep, Report, Variant
+from stages.report.records import read_json
+from stages.report.schema import (
+    SCHEMA_VERSION,
+    CurvePoint,
+    Gpu,
+    LineageStep,
+    Plots,
+    Point,
+    Report,
+    Slice,
+    Threads,
+    Variant,
+)
 
-_METRICS_SCHEMA = 1
-_RATE_KEYS = ("value", "low", "high", "n")
-_ACCURACY_KEYS = ("exact", "action", "product", "quantity")
+_METRICS_SCHEMA = 2
+_COSTS = {"latency": "latency_p50_sec", "memory": "peak_rss_bytes", "size": "size_bytes"}
+# A slice of more values than a reader compares is left to `invoke evaluate`.
+_SLICE_VALUES = 12
+_CURVE_KEYS = ("loss", "learning_rate", "eval_loss", "eval_exact_match", "elapsed_sec")
 _ORDER = ("data", "base", "train", "gguf", "gptq", "awq", "bench-cpu", "bench-gpu")
 
 
@@ -38,8 +51,8 @@ def collect(params: Params, inputs: Mapping[str, Path]) -> Report:
     if not isinstance(metrics, dict) or metrics.get("schema") != _METRICS_SCHEMA:
         raise InputError(f"{metrics_path}: not metrics of schema {_METRICS_SCHEMA}; run bench-cpu")
     hashes = _file_hashes(manifests)
-    variants = _variants(metrics_path, metrics, hashes)
-    noise = metrics.get("noise")
+    variants = records.variants(metrics_path, metrics, hashes)
+    noise, threads = metrics.get("noise"), _threads(metrics.get("threads"))
     host = metrics.get("host") or manifests["bench-cpu"]["host"]
     recommendation = recommend.recommend(
         variants,
@@ -57,8 +70,9 @@ def collect(params: Params, inputs: Mapping[str, Path]) -> Report:
         "recommendation": recommendation,
         "comparison": recommend.compare(variants, recommendation["variant"]),
         "gpu": _gpu(params, inputs, manifests),
+        "reference": metrics.get("reference"),
         "variants": variants,
-        "plots": _plots(variants, curve),
+        "plots": _plots(variants, curve, threads),
         "parity": _optional(inputs, "gguf", "parity.json"),
         "data": _optional(inputs, "data", "statistics.json"),
         "training": manifests["train"]["params"] if "train" in manifests else None,
@@ -83,124 +97,87 @@ def _gpu(
     return section(path, read_json(path), packages, params.max_accuracy_drop)
 
 
-def _variants(path: Path, metrics: Mapping[str, Any], hashes: Mapping[str, str]) -> list[Variant]:
-    records = metrics.get("variants")
-    if not isinstance(records, list) or not records:
-        raise InputError(f"{path}: lists no variants; run bench-cpu on at least one GGUF file")
-    variants = [_variant(path, number, record, hashes) for number, record in enumerate(records, 1)]
-    names = [one["name"] for one in variants]
-    if len(set(names)) != len(names):
-        raise InputError(f"{path}: two variants have the same name")
-    return sorted(variants, key=lambda one: (one["engine"] != "llama.cpp", -one["size_bytes"]))
-
-
-def _variant(path: Path, number: int, record: Any, hashes: Mapping[str, str]) -> Variant:
-    """One variant of metrics.json, checked."""
-    try:
-        free_sec = record.get("latency_free_sec")
-        variant: Variant = {
-            "name": str(record["name"]),
-            "file": record.get("file"),
-            "encoding": str(record["encoding"]),
-            "engine": str(record["engine"]),
-            "size_bytes": int(record["size_bytes"]),
-            "bits_per_weight": float(record["bits_per_weight"]),
-            "accuracy": _accuracy(record.get("accuracy")),
-            "free": _accuracy(record.get("free")),
-            "confidence": _confidence(record.get("confidence")),
-            "latency_sec": _latency(record["latency_sec"]),
-            "latency_mode": str(record.get("latency_mode", "constrained")),
-            "latency_free_sec": None if free_sec is None else _latency(free_sec),
-            "prompt_tokens_per_sec": record.get("prompt_tokens_per_sec"),
-            "decode_tokens_per_sec": record.get("decode_tokens_per_sec"),
-            "load_sec": float(record["load_sec"]),
-            "peak_rss_bytes": int(record["peak_rss_bytes"]),
-            "before_load_rss_bytes": record.get("before_load_rss_bytes"),
-            "sha256": hashes.get(str(record.get("file"))),
-            "recommended": False,
-        }
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            f"{path}: variant {number} is not as bench-cpu writes it "
-            f"({type(error).__name__}: {error}); run bench-cpu again"
-        ) from error
-    if variant["latency_sec"]["p50"] <= 0 or variant["peak_rss_bytes"] <= 0:
-        raise InputError(f"{path}: variant {number} has a latency or memory that is not above 0")
-    recommend.accuracy_of(variant)
-    return variant
-
-
-def _latency(record: Mapping[str, Any]) -> Latency:
-    return {
-        "p50": float(record["p50"]),
-        "p90": float(record["p90"]),
-        "p99": float(record["p99"]),
-        "n": int(record["n"]),
-    }
-
-
-def _accuracy(record: Any) -> Any:
-    if record is None:
-        return None
-    languages = {name: _rate(one) for name, one in record["by_language"].items()}
-    return {
-        **{key: _rate(record[key]) for key in _ACCURACY_KEYS},
-        "invalid_json": int(record["invalid_json"]),
-        "invented_products": int(record["invented_products"]),
-        "by_language": languages,
-    }
-
-
-def _confidence(record: Any) -> Any:
-    if record is None:
-        return None
-    calibration = record["calibration"]
-    return {
-        "coverage": [
-            {
-                "share": float(one["share"]),
-                "threshold": float(one["threshold"]),
-                "exact": _rate(one["exact"]),
-            }
-            for one in record["coverage"]
-        ],
-        "calibration": {
-            "bins": [
-                {
-                    **{key: float(one[key]) for key in ("low", "high", "mean_probability")},
-                    "exact": _rate(one["exact"]),
-                }
-                for one in calibration["bins"]
-            ],
-            "expected_error": float(calibration["expected_error"]),
-        },
-    }
-
-
-def _rate(record: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: record[key] for key in _RATE_KEYS}
-
-
-def _plots(variants: list[Variant], curve: list[dict[str, Any]]) -> dict[str, Any]:
+def _plots(
+    variants: Sequence[Variant], curve: Sequence[Mapping[str, Any]], threads: Threads | None
+) -> Plots:
     """The data of every plot, as drawn."""
-    points = [
-        {
-            "name": one["name"],
-            "engine": one["engine"],
-            "recommended": one["recommended"],
-            "exact": recommend.exact_of(one)["value"],
-            "exact_low": recommend.exact_of(one)["low"],
-            "exact_high": recommend.exact_of(one)["high"],
-            "latency_p50_sec": one["latency_sec"]["p50"],
-            "latency_p90_sec": one["latency_sec"]["p90"],
-            "peak_rss_bytes": one["peak_rss_bytes"],
-            "size_bytes": one["size_bytes"],
-            "bits_per_weight": one["bits_per_weight"],
-        }
-        for one in variants
+    chosen = next(one for one in variants if one["recommended"])
+    points = [_point(one) for one in variants]
+    for name, key in _COSTS.items():
+        for point in points:
+            point[f"front_{name}"] = _on_front(point, points, key)  # type: ignore[literal-required]
+    return {
+        "variants": points,
+        "learning_curve": [_curve_point(one) for one in curve],
+        "confidence": chosen["confidence"],
+        "slices": _slices(chosen),
+        "threads": threads,
+    }
+
+
+def _point(variant: Variant) -> Point:
+    exact, latency = recommend.exact_of(variant), variant["latency_sec"]
+    return {
+        "name": variant["name"],
+        "engine": variant["engine"],
+        "recommended": variant["recommended"],
+        "exact": exact["value"],
+        "exact_low": exact["low"],
+        "exact_high": exact["high"],
+        "latency_p50_sec": latency["p50"],
+        "latency_p50_low_sec": latency["p50_low"],
+        "latency_p50_high_sec": latency["p50_high"],
+        "peak_rss_bytes": variant["peak_rss_bytes"],
+        "size_bytes": variant["size_bytes"],
+        "bits_per_weight": variant["bits_per_weight"],
+        "front_latency": False,
+        "front_memory": False,
+        "front_size": False,
+    }
+
+
+def _on_front(point: Mapping[str, Any], points: Sequence[Mapping[str, Any]], cost: str) -> bool:
+    """Whether no other GGUF variant is at least as good in both and better in one."""
+    return point["engine"] == "llama.cpp" and not any(
+        other["exact"] >= point["exact"]
+        and other[cost] <= point[cost]
+        and (other["exact"] > point["exact"] or other[cost] < point[cost])
+        for other in points
+        if other["engine"] == "llama.cpp"
+    )
+
+
+def _curve_point(record: Mapping[str, Any]) -> CurvePoint:
+    values = {key: record.get(key) for key in _CURVE_KEYS}
+    return {"step": int(record["step"]), **values}  # type: ignore[typeddict-item]
+
+
+def _slices(variant: Variant) -> list[Slice]:
+    """The slices with few values: one with a value a row or two says nothing."""
+    by_slice = recommend.accuracy_of(variant)["by_slice"]
+    return [
+        {"key": key, "value": value, "exact": rate}
+        for key, values in by_slice.items()
+        if 1 < len(values) <= _SLICE_VALUES
+        for value, rate in values.items()
     ]
-    confidence = next(one["confidence"] for one in variants if one["recommended"])
-    return {"variants": points, "learning_curve": curve, "confidence": confidence}
+
+
+def _threads(record: Any) -> Threads | None:
+    if record is None:
+        return None
+    return {
+        "variant": str(record["variant"]),
+        "points": [
+            {
+                "threads": int(one["threads"]),
+                "latency_sec": records.requests(one["latency_sec"]),
+                "prompt_tokens_per_sec": float(one["prompt_tokens_per_sec"]),
+                "decode_tokens_per_sec": float(one["decode_tokens_per_sec"]),
+            }
+            for one in record["points"]
+        ],
+    }
 
 
 def _file_hashes(manifests: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
@@ -239,17 +216,3 @@ def _step(manifest: Mapping[str, Any]) -> LineageStep:
 def _optional(inputs: Mapping[str, Path], name: str, file: str) -> Any:
     """A file of an input that may have been left out."""
     return read_json(inputs[name] / file) if name in inputs else None
-
-
-def read_json(path: Path) -> Any:
-    """What a JSON file holds.
-
-    Raises:
-        InputError: It cannot be read, or is no JSON.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise InputError(f"{path} is not valid JSON ({error})") from error

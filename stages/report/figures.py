@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stages.report.schema import Rate
+from stages.report.measured import Rate
 
 _UNITS = ("B", "KB", "MB", "GB", "TB")
 

@@ -29,7 +29,7 @@ def render(report: Report) -> str:
         "### Languages",
         languages_table(report["variants"]),
         "### Why, or why not",
-        _table(
+        table(
             ("Variant", "Accepted", "Why"),
             (
                 (one["name"], "yes" if one["accepted"] else "no", one["why"])
@@ -64,7 +64,7 @@ def render(report: Report) -> str:
         "## Lineage",
         lineage_table(report["lineage"]),
         "### Files",
-        _table(
+        table(
             ("File", "Size", "SHA-256"),
             (
                 (f"`{one['file']}`", figures.size(one["size_bytes"]), f"`{one['sha256']}`")
@@ -73,7 +73,7 @@ def render(report: Report) -> str:
             ),
         ),
         "## Host",
-        _table(("What", "Value"), host_rows(report)),
+        table(("What", "Value"), host_rows(report)),
         "## Run it again",
         "```\n" + "\n".join(report["rerun"]) + "\n```",
     ]
@@ -84,7 +84,7 @@ def gpu_section(gpu: Gpu) -> str:
     """What bench-gpu measured."""
     parts = [f"## {tables.TITLE}", *tables.introduction(gpu)]
     for block in tables.blocks(gpu):
-        parts += [f"### {block.title}", _table(block.head, block.rows)]
+        parts += [f"### {block.title}", table(block.head, block.rows)]
         parts += [block.note] if block.note else []
     return "\n\n".join(parts)
 
@@ -101,7 +101,7 @@ def confidence_sentence(confidence: Confidence) -> str:
 
 def coverage_table(confidence: Confidence) -> str:
     """Accuracy at each share of the traffic answered."""
-    return _table(
+    return table(
         ("Answered", "Threshold", "Exact match", "95 %", "Rows"),
         (
             (
@@ -118,7 +118,7 @@ def coverage_table(confidence: Confidence) -> str:
 
 def calibration_table(confidence: Confidence) -> str:
     """Share of right answers by probability."""
-    return _table(
+    return table(
         ("Probability", "Mean", "Right", "95 %", "Rows"),
         (
             (
@@ -152,7 +152,7 @@ def comparison_sentence(comparison: Comparison) -> str:
 
 def variants_table(variants: Sequence[Variant]) -> str:
     """One row a variant."""
-    return _table(
+    return table(
         (
             "Variant",
             "Exact match",
@@ -194,7 +194,7 @@ def _variant_cells(variant: Variant) -> list[str]:
 
 def fields_table(variants: Sequence[Variant]) -> str:
     """Action, product and quantity apart."""
-    return _table(
+    return table(
         ("Variant", "Action", "Product", "Quantity", "Rows"),
         (
             (
@@ -218,7 +218,7 @@ def languages_of(variants: Sequence[Variant]) -> list[str]:
 def languages_table(variants: Sequence[Variant]) -> str:
     """Exact match by language, with the interval."""
     names = languages_of(variants)
-    return _table(
+    return table(
         ("Variant", *(name.capitalize() for name in names)),
         ((one["name"], *(_language_cell(one, name) for name in names)) for one in variants),
     )
@@ -244,13 +244,13 @@ def free_table(variants: Sequence[Variant]) -> str:
         if one["free"] is not None
     ]
     head = ("Variant", "Exact match", "95 %", "Invalid JSON", "Invented products", "Rows")
-    return _table(head, rows) if rows else ""
+    return table(head, rows) if rows else ""
 
 
 def parity_table(parity: Any) -> str:
     """Agreement with the merged model."""
     return (
-        _table(
+        table(
             ("Model", "Exact match", "Same answer as the merged model"),
             (
                 (
@@ -267,7 +267,7 @@ def parity_table(parity: Any) -> str:
 
 def curve_table(curve: Sequence[dict[str, Any]]) -> str:
     """The evaluated steps of training."""
-    return _table(
+    return table(
         ("Step", "Loss", "Evaluation loss", "Evaluation exact match", "Elapsed"),
         (
             (
@@ -289,7 +289,7 @@ def _optional(value: float | None, form: str) -> str:
 
 def lineage_table(lineage: Sequence[LineageStep]) -> str:
     """From the data to the measurements."""
-    return _table(
+    return table(
         ("Stage", "Key", "Content", "Seed", "Started", "Took", "Peak memory"),
         (
             (
@@ -341,7 +341,8 @@ def host_rows(report: Report) -> list[tuple[str, str]]:
     return rows
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
 

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 
 from stages.core.errors import InputError
 from stages.report import figures
-from stages.report.schema import Accuracy, Comparison, Rate, Recommendation, Variant, Verdict
+from stages.report.measured import Rate
+from stages.report.schema import Accuracy, Comparison, Recommendation, Variant, Verdict
 
 # Source: arXiv 2510.21970, GGUF on a Ryzen 7 5800HS against its FP16 baseline.
 PAPER_THROUGHPUT_RATIO = 18.0
@@ -20,7 +21,7 @@ PAPER_MEMORY_CHANGE = -0.90
 
 _ROUNDING = 1e-9
 # Peaks of one file differ by about a percent from run to run.
-_MEMORY_NOISE = 0.02
+MEMORY_NOISE = 0.02
 
 
 def accuracy_of(variant: Variant) -> Accuracy:
@@ -63,7 +64,7 @@ def recommend(
     fastest = min(accepted, key=_p50)
     tied = [one for one in accepted if _p50(one) <= _p50(fastest) * (1 + noise) + _ROUNDING]
     least_bytes = min(one["peak_rss_bytes"] for one in tied)
-    light = [one for one in tied if one["peak_rss_bytes"] <= least_bytes * (1 + _MEMORY_NOISE)]
+    light = [one for one in tied if one["peak_rss_bytes"] <= least_bytes * (1 + MEMORY_NOISE)]
     chosen = min(light, key=lambda one: (one["size_bytes"], _p50(one), one["name"]))
     others = [one for one in accepted if one is not chosen]
     runner_up = min(others, key=_p50) if others else None
@@ -76,8 +77,10 @@ def recommend(
             "Of the GGUF variants with an exact match within "
             f"{figures.points(max_drop)} of the best, the one with the lowest median latency; "
             f"within the noise of {figures.percent(noise)}, the one that needs the least memory; "
-            f"within {figures.percent(_MEMORY_NOISE, 0)} of that, the smallest file."
+            f"within {figures.percent(MEMORY_NOISE, 0)} of that, the smallest file."
         ),
+        "max_accuracy_drop": max_drop,
+        "noise": noise,
         "runner_up": runner_up["name"] if runner_up else None,
         "verdicts": [_verdict(one, best, chosen, max_drop, floor) for one in candidates],
     }
@@ -140,7 +143,7 @@ def _reason(
     rest = [one for one in tied if one is not chosen]
     if rest:
         verb = "is" if len(rest) == 1 else "are"
-        limit_bytes = chosen["peak_rss_bytes"] * (1 + _MEMORY_NOISE)
+        limit_bytes = chosen["peak_rss_bytes"] * (1 + MEMORY_NOISE)
         lightest = all(one["peak_rss_bytes"] > limit_bytes for one in rest)
         sentences.append(
             f"{listed([one['name'] for one in rest])} {verb} as fast within the noise of "

@@ -7,20 +7,17 @@ from __future__ import annotations
 
 from typing import Any, TypedDict
 
-SCHEMA_VERSION = 1
+from stages.report.gpu.schema import Gpu
+from stages.report.measured import Latency, Rate
 
-
-class Rate(TypedDict):
-    """A share of `n` trials with its 95 % Wilson interval."""
-
-    value: float
-    low: float
-    high: float
-    n: int
+SCHEMA_VERSION = 2
 
 
 class Accuracy(TypedDict):
-    """How right the answers to the test rows were; counts are of rows."""
+    """How right the answers to the test rows were; counts are of rows.
+
+    `by_slice` is exact match by each value of each key of the rows' own `slice`, empty without any.
+    """
 
     exact: Rate
     action: Rate
@@ -29,6 +26,7 @@ class Accuracy(TypedDict):
     invalid_json: int
     invented_products: int
     by_language: dict[str, Rate]
+    by_slice: dict[str, dict[str, Rate]]
 
 
 class Coverage(TypedDict):
@@ -62,13 +60,67 @@ class Confidence(TypedDict):
     calibration: Calibration
 
 
-class Latency(TypedDict):
-    """Whole requests, tokenizing included; `n` requests were timed."""
+class Requests(Latency):
+    """`p50_low` to `p50_high` holds the median with 95 % confidence, by order statistics.
 
-    p50: float
-    p90: float
-    p99: float
-    n: int
+    It is of these requests in this run; how far two runs differ, the noise says.
+    """
+
+    p50_low: float
+    p50_high: float
+
+
+class Memory(TypedDict):
+    """Of a process of its own that loaded the model and answered requests, nothing beside it.
+
+    `peak_rss_bytes` is the most that was resident, all that it maps included. The rest is at the
+    end: `pss_bytes`, its proportional share of what is mapped by several processes, as the
+    libraries are (null where the system does not tell); `rss_file_bytes` is of mapped files,
+    which the system can drop and read again, `rss_anonymous_bytes` what it cannot.
+    """
+
+    peak_rss_bytes: int
+    pss_bytes: int | None
+    rss_file_bytes: int
+    rss_anonymous_bytes: int
+
+
+class MemoryModes(TypedDict):
+    """`mapped`: the file is mapped, llama.cpp's default; `read`: it is read (null for others)."""
+
+    mapped: Memory
+    read: Memory | None
+
+
+class Fidelity(TypedDict):
+    """How near a variant is to the reference.
+
+    `agreement` is the share of test rows with the reference's very answer. `kl_divergence_nats` is
+    the mean over the `tokens` of right answers to `rows` rows of the Kullback-Leibler divergence of
+    the variant's distribution over the vocabulary from the reference's; `kl_p99_nats` its 99th
+    percentile. Both are null where the vocabularies differ.
+    """
+
+    agreement: Rate
+    kl_divergence_nats: float | None
+    kl_p99_nats: float | None
+    tokens: int
+    rows: int
+
+
+class LlamaBench(TypedDict):
+    """llama-bench's own tokens per second, of random tokens.
+
+    `prompt_tokens_per_sec` is of a pass over `prompt_tokens` tokens; `decode_tokens_per_sec` of
+    `decode_tokens` one-token passes from an empty cache, `decode_at_depth_tokens_per_sec` after
+    `prompt_tokens` tokens, as a request has it.
+    """
+
+    prompt_tokens: int
+    decode_tokens: int
+    prompt_tokens_per_sec: float
+    decode_tokens_per_sec: float
+    decode_at_depth_tokens_per_sec: float
 
 
 class Variant(TypedDict):
@@ -76,9 +128,10 @@ class Variant(TypedDict):
 
     `accuracy` is of the answers as they are served (constrained to the catalog), `free` of plain
     greedy decoding; either is null where it was not measured, and so are `confidence` and
-    `latency_free_sec`.
-    `engine` is `llama.cpp` or `transformers`, the baseline. `before_load_rss_bytes` is the part of
-    `peak_rss_bytes` that the interpreter and its libraries took before the model was loaded.
+    `latency_free_sec`. `fidelity` is null for the reference itself and where there is none.
+    `engine` is `llama.cpp` or `transformers`, the baseline. `peak_rss_bytes` is that of
+    `memory.mapped`; `before_load_rss_bytes` is the part of it that the interpreter and its
+    libraries took before the model was loaded.
     """
 
     name: str
@@ -90,12 +143,15 @@ class Variant(TypedDict):
     accuracy: Accuracy | None
     free: Accuracy | None
     confidence: Confidence | None
-    latency_sec: Latency
+    fidelity: Fidelity | None
+    latency_sec: Requests
     latency_mode: str
-    latency_free_sec: Latency | None
+    latency_free_sec: Requests | None
     prompt_tokens_per_sec: float | None
     decode_tokens_per_sec: float | None
+    llama_bench: LlamaBench | None
     load_sec: float
+    memory: MemoryModes
     peak_rss_bytes: int
     before_load_rss_bytes: int | None
     sha256: str | None
@@ -111,13 +167,18 @@ class Verdict(TypedDict):
 
 
 class Recommendation(TypedDict):
-    """The variant to use; `sentence` is the answer, `reason` what speaks for it and against it."""
+    """The variant to use; `sentence` is the answer, `reason` what speaks for it and against it.
+
+    `max_accuracy_drop` and `noise` are what `rule` went by, as shares.
+    """
 
     variant: str
     file: str | None
     sentence: str
     reason: str
     rule: str
+    max_accuracy_drop: float
+    noise: float
     runner_up: str | None
     verdicts: list[Verdict]
 
@@ -136,122 +197,6 @@ class Comparison(TypedDict):
     memory_change: float
     paper_throughput_ratio: float
     paper_memory_change: float
-
-
-class GpuLoaded(TypedDict):
-    """A variant on an engine, loaded: `kernel` is the class that its linear layers really are.
-
-    `steady_*` is the memory with the model there and nothing running: by torch's allocator, and by
-    NVML for the whole process (null where the driver does not tell).
-    """
-
-    variant: str
-    engine: str
-    kernel: str
-    dtype: str
-    load_sec: float
-    weights_bytes: int
-    steady_allocated_bytes: int
-    steady_process_bytes: int | None
-
-
-class GpuAgainstFirst(TypedDict):
-    """A cell against the first variant's on the same engine and batch.
-
-    Ratios are of tokens per second, above 1 for faster; each has whether it is within the noise,
-    and so no difference. `memory_change` is of the allocator's peak, negative for less.
-    """
-
-    decode_ratio: float
-    decode_within_noise: bool
-    request_ratio: float
-    request_within_noise: bool
-    memory_change: float
-
-
-class GpuCell(TypedDict):
-    """A variant on an engine at a batch size; the latency is of a whole batch.
-
-    `decode_tokens_per_sec` and `request_tokens_per_sec` count the new tokens of all sequences, the
-    latter over the whole batch's time, prompt included. `memory_bandwidth_share` is how much of the
-    GPU's bandwidth it takes to read the weights once a decoding step. `against_first` is null for
-    the first variant itself.
-    """
-
-    variant: str
-    engine: str
-    batch: int
-    decode_tokens_per_sec: float
-    request_tokens_per_sec: float
-    latency_sec: Latency
-    first_token_sec: Latency
-    peak_allocated_bytes: int
-    process_bytes: int | None
-    energy_joules_per_request: float
-    memory_bandwidth_share: float
-    against_first: GpuAgainstFirst | None
-
-
-class GpuNoise(TypedDict):
-    """The A/A pair at a batch size: the first variant's two processes on `engine`.
-
-    `request` and `decode` are the relative differences of their whole requests and of their decoded
-    tokens per second; `relative` is the larger: up to it, nothing counts as a difference.
-    """
-
-    batch: int
-    engine: str
-    request: float
-    decode: float
-    relative: float
-    round_spread: float
-    warning: str | None
-
-
-class GpuAnswers(TypedDict):
-    """Whole constrained requests of a variant on the graph engine, and how right they were."""
-
-    variant: str
-    latency_sec: Latency
-    exact: Rate
-
-
-class GpuKernel(TypedDict):
-    """CUDA kernels of one short name, of one decoding step; `share` is of all kernels' time."""
-
-    kernel: str
-    calls: float
-    sec: float
-    share: float
-
-
-class GpuStep(TypedDict):
-    """Where a decoding step's time goes: the longest kernels, and the rest."""
-
-    variant: str
-    batch: int
-    kernels_sec: float
-    step_sec: float
-    kernels: list[GpuKernel]
-
-
-class Gpu(TypedDict):
-    """What bench-gpu measured; `first` is the variant that the others are held against.
-
-    `sentence` names the fastest variant and is null where the graph engine was not measured;
-    `paper` is null where no GPTQ checkpoint was measured on `generate`.
-    """
-
-    first: str
-    sentence: str | None
-    paper: str | None
-    host: dict[str, str]
-    settings: dict[str, Any]
-    loaded: list[GpuLoaded]
-    cells: list[GpuCell]
-    noise: list[GpuNoise]
-    answers: list[GpuAnswers]
-    steps: list[GpuStep]
 
 
 class LineageFile(TypedDict):
@@ -281,8 +226,90 @@ class LineageStep(TypedDict):
     files: list[LineageFile]
 
 
+class ThreadsPoint(TypedDict):
+    """The swept variant on so many threads, pinned to as many cores."""
+
+    threads: int
+    latency_sec: Requests
+    prompt_tokens_per_sec: float
+    decode_tokens_per_sec: float
+
+
+class Threads(TypedDict):
+    """What more threads gain."""
+
+    variant: str
+    points: list[ThreadsPoint]
+
+
+class Noise(TypedDict):
+    """One variant measured as if it were two: `relative` is how far their medians are apart.
+
+    `round_spread` is the largest over the smallest median of its rounds, less one; `warning` a
+    sentence if the machine was too noisy to rank what is close.
+    """
+
+    variant: str
+    p50_sec: list[float]
+    relative: float
+    round_spread: float
+    warning: str | None
+
+
+class Point(TypedDict):
+    """A variant as the plots over latency, memory and size draw it.
+
+    `front_*` is whether no other GGUF variant has both a higher exact match and less of that cost.
+    """
+
+    name: str
+    engine: str
+    recommended: bool
+    exact: float
+    exact_low: float
+    exact_high: float
+    latency_p50_sec: float
+    latency_p50_low_sec: float
+    latency_p50_high_sec: float
+    peak_rss_bytes: int
+    size_bytes: int
+    bits_per_weight: float
+    front_latency: bool
+    front_memory: bool
+    front_size: bool
+
+
+class CurvePoint(TypedDict):
+    """A logged step of training; what was not measured at it is null."""
+
+    step: int
+    loss: float | None
+    learning_rate: float | None
+    eval_loss: float | None
+    eval_exact_match: float | None
+    elapsed_sec: float | None
+
+
+class Slice(TypedDict):
+    """Exact match of the recommended variant on the rows whose `slice` has `key` as `value`."""
+
+    key: str
+    value: str
+    exact: Rate
+
+
+class Plots(TypedDict):
+    """The data of every plot of the CPU bench and of training; `gpu.cells` is that of the GPU's."""
+
+    variants: list[Point]
+    learning_curve: list[CurvePoint]
+    confidence: Confidence | None
+    slices: list[Slice]
+    threads: Threads | None
+
+
 class Report(TypedDict):
-    """The whole of report.json."""
+    """The whole of report.json; `reference` is the variant that `fidelity` is against."""
 
     schema: int
     title: str
@@ -290,13 +317,14 @@ class Report(TypedDict):
     recommendation: Recommendation
     comparison: Comparison | None
     gpu: Gpu | None
+    reference: str | None
     variants: list[Variant]
-    plots: dict[str, Any]
+    plots: Plots
     parity: Any
     data: Any
     training: Any
     host: dict[str, Any]
-    noise: dict[str, Any] | None
+    noise: Noise | None
     settings: dict[str, Any]
     lineage: list[LineageStep]
     rerun: list[str]

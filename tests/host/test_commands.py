@@ -12,7 +12,7 @@ from tests.core.toy import Project
 
 COMMANDS = {
     "bench-cpu", "build", "build-all", "demo", "doctor", "evaluate", "fetch-rows", "gc",
-    "generate-rows", "logs", "predict", "report", "run", "serve", "show", "status", "stop",
+    "generate-rows", "logs", "predict", "recommend", "report", "run", "serve", "show", "status", "stop",
 }  # fmt: skip
 
 

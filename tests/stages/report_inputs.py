@@ -48,6 +48,14 @@ def accuracy(share: float, trials: int = ROWS, invented: int = 0) -> dict[str, A
             "english": rate(min(1.0, share + 0.004), trials // 3),
             "spanish": rate(min(1.0, share + 0.002), trials // 3),
         },
+        "by_slice": {
+            "near_miss": {"false": rate(share, trials // 2), "true": rate(share / 2, trials // 2)},
+            "mention": {
+                "full": rate(share, trials // 3),
+                "partial": rate(share - 0.1, trials // 3),
+            },
+            "row": {str(n): rate(1.0, 1) for n in range(40)},
+        },
     }
 
 
@@ -64,16 +72,45 @@ def variant(name: str, bits: float, share: float, p50_ms: float, peak_mb: float)
         "accuracy": accuracy(share),
         "free": accuracy(share - 0.02, 100, invented=2),
         "confidence": confidence(share),
+        "fidelity": None if name == "F16" else fidelity(0.4 / bits**2),
         "latency_sec": latency(p50_ms / 1e3),
         "latency_mode": "constrained",
         "latency_free_sec": latency(p50_ms / 1e3 * 2.4),
         "prompt_tokens_per_sec": 178_000 / p50_ms,
         "decode_tokens_per_sec": 9_800 / p50_ms,
+        "llama_bench": {
+            "prompt_tokens": 180,
+            "decode_tokens": 24,
+            "prompt_tokens_per_sec": 190_000 / p50_ms,
+            "decode_tokens_per_sec": 12_800 / p50_ms,
+            "decode_at_depth_tokens_per_sec": 11_900 / p50_ms,
+        },
         "load_sec": 0.031,
         "start_sec": 0.4,
+        "memory": {"mapped": memory(peak_mb), "read": memory(peak_mb - 3)},
         "peak_rss_bytes": round(peak_mb * 1e6),
         "before_load_rss_bytes": 61_000_000,
-        "pss_bytes": None,
+    }
+
+
+def memory(peak_mb: float) -> dict[str, int]:
+    """What a process of its own took."""
+    return {
+        "peak_rss_bytes": round(peak_mb * 1e6),
+        "pss_bytes": round(peak_mb * 0.9e6),
+        "rss_file_bytes": 40_000_000,
+        "rss_anonymous_bytes": round((peak_mb - 40) * 1e6),
+    }
+
+
+def fidelity(kl_nats: float) -> dict[str, Any]:
+    """How near to F16."""
+    return {
+        "agreement": rate(1 - kl_nats / 10, ROWS),
+        "kl_divergence_nats": kl_nats,
+        "kl_p99_nats": kl_nats * 20,
+        "tokens": 800,
+        "rows": 32,
     }
 
 
@@ -86,6 +123,8 @@ def baseline(p50_ms: float = 214.0, peak_mb: float = 598.0) -> dict[str, Any]:
         "accuracy": accuracy(0.985, 200),
         "before_load_rss_bytes": 480_000_000,
         "load_sec": 0.81,
+        "llama_bench": None,
+        "memory": {"mapped": memory(peak_mb), "read": None},
     }
 
 
@@ -115,6 +154,8 @@ def latency(p50_sec: float) -> dict[str, float | int]:
     """Percentiles of a hundred requests."""
     return {
         "p50": p50_sec,
+        "p50_low": p50_sec * 0.97,
+        "p50_high": p50_sec * 1.03,
         "p90": p50_sec * 1.21,
         "p99": p50_sec * 1.7,
         "mean": p50_sec,
@@ -125,7 +166,8 @@ def latency(p50_sec: float) -> dict[str, float | int]:
 def metrics(variants: Sequence[dict[str, Any]] | None = None) -> dict[str, Any]:
     """metrics.json of bench-cpu."""
     return {
-        "schema": 1,
+        "schema": 2,
+        "reference": "F16",
         "host": {
             "system": "Linux",
             "kernel": "6.1.0",
@@ -147,6 +189,18 @@ def metrics(variants: Sequence[dict[str, Any]] | None = None) -> dict[str, Any]:
             "relative": 0.0185,
             "round_spread": 0.06,
             "warning": None,
+        },
+        "threads": {
+            "variant": "Q4_K_M",
+            "points": [
+                {
+                    "threads": threads,
+                    "latency_sec": latency(0.0162 * 1.8 / threads),
+                    "prompt_tokens_per_sec": 6_000.0 * threads,
+                    "decode_tokens_per_sec": 400.0 * threads,
+                }
+                for threads in (1, 2)
+            ],
         },
         "settings": {"rows": ROWS, "latency_rows": 20, "rounds": 5, "threads": 2, "seed": 0},
     }

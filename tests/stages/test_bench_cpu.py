@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import random
 import struct
 import subprocess
 import sys
@@ -53,6 +55,20 @@ def test_percentiles_lie_between_neighbours() -> None:
     assert figures.latency([0.1, 0.3]) == pytest.approx(
         {"p50": 0.2, "p90": 0.28, "p99": 0.298, "mean": 0.2, "n": 2}
     )
+
+
+def test_the_interval_of_a_median_is_between_two_samples() -> None:
+    values = [float(n) for n in range(100)]
+    # Of 100 samples the 40th and the 61st, as the binomial distribution has it.
+    assert figures.median_interval(values) == (39, 60)
+    assert figures.median_interval([3.0]) == (3, 3)
+    # Of many draws, the true median must lie in it in about 95 of a hundred.
+    draw = random.Random(7)
+    hits = 0
+    for _ in range(1000):
+        low, high = figures.median_interval([draw.expovariate(1.0) for _ in range(60)])
+        hits += low <= math.log(2) <= high
+    assert 940 <= hits <= 985
 
 
 def test_noise_is_the_difference_of_a_twin() -> None:

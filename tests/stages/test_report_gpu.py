@@ -14,9 +14,9 @@ from stages.core.errors import InputError
 from stages.report import markdown
 from stages.report.collect import collect
 from stages.report.gpu.__main__ import main
+from stages.report.gpu.schema import Gpu, GpuCell
 from stages.report.gpu.section import section
 from stages.report.params import Params
-from stages.report.schema import Gpu, GpuCell
 from tests.stages.gpu_inputs import AGAIN, metrics
 from tests.stages.report_inputs import write_inputs
 

@@ -18,10 +18,10 @@ from pathlib import Path
 
 from stages.core.errors import CartwrightError, InputError, MissingDependency
 from stages.report import markdown
-from stages.report.collect import read_json
+from stages.report.gpu.schema import Gpu
 from stages.report.gpu.section import section
 from stages.report.params import Params
-from stages.report.schema import Gpu
+from stages.report.records import read_json
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

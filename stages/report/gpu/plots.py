@@ -10,8 +10,8 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullForma
 
 from stages.report import figures
 from stages.report.canvas import INK, MUTED, PAPER, SERIES, Drawing, both, frame, rows
+from stages.report.gpu.schema import Gpu, GpuCell
 from stages.report.gpu.section import GENERATE, GRAPH
-from stages.report.schema import Gpu, GpuCell
 
 _ENGINES = {GRAPH: "captured CUDA graphs", GENERATE: "generate, as it comes"}
 _MARKERS = "osD^vPX"

@@ -10,8 +10,7 @@ from typing import Any
 
 from stages.core.errors import InputError
 from stages.report import figures
-from stages.report.recommend import listed
-from stages.report.schema import (
+from stages.report.gpu.schema import (
     Gpu,
     GpuAgainstFirst,
     GpuAnswers,
@@ -19,8 +18,9 @@ from stages.report.schema import (
     GpuLoaded,
     GpuNoise,
     GpuStep,
-    Latency,
 )
+from stages.report.measured import Latency
+from stages.report.recommend import listed
 
 # Source: arXiv 2510.21970, 4-bit GPTQ of a Llama 3.2 1B on an NVIDIA T4 against FP16.
 PAPER_MEMORY_LESS = 0.41

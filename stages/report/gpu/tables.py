@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from stages.report import figures
-from stages.report.schema import Gpu, GpuCell
+from stages.report.gpu.schema import Gpu, GpuCell
 
 TITLE = "On a GPU"
 _UNKNOWN = "not known"

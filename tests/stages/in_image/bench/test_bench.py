@@ -7,14 +7,18 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from stages.bench_cpu import fidelity, llama_bench, machine
 from stages.bench_cpu.dataset import SAMPLE
+from stages.bench_cpu.params import Params
 from stages.bench_cpu.process import Worker
 from stages.bench_cpu.variants import gguf_variants
 from stages.core.errors import InputError, StageFailed
+from stages.intent.rows import read_rows
 
 MODEL = Path(os.environ["CARTWRIGHT_TEST_GGUF"])
 LINES = SAMPLE.read_text(encoding="utf-8").splitlines()
@@ -102,6 +106,90 @@ def test_one_file_alone_is_measured_whole(tmp_path: Path) -> None:
     # Twice eight: the model takes part as its own twin.
     assert len(timed) == 16
     assert sum(s["phase"] == "accuracy" for s in samples) == 9 + 3
+    # Nothing is beside it to be held against.
+    assert metrics["reference"] is None and variant["fidelity"] is None
+    assert latency["p50_low"] <= latency["p50"] <= latency["p50_high"]
+    points = metrics["threads"]["points"]
+    assert points[0]["threads"] == 1 and points[-1]["latency_sec"]["n"] == 8
+    assert len(metrics["settings"]["pinned_cores"]) == points[-1]["threads"]
+    # Mapped pages are the file's; read ones belong to the process alone.
+    mapped, read = variant["memory"]["mapped"], variant["memory"]["read"]
+    assert variant["peak_rss_bytes"] == mapped["peak_rss_bytes"]
+    assert mapped["rss_file_bytes"] - read["rss_file_bytes"] > variant["size_bytes"] / 2
+    assert 0 < mapped["pss_bytes"] <= mapped["peak_rss_bytes"]
+    own = variant["llama_bench"]
+    assert own["prompt_tokens"] > 20 and own["decode_tokens"] == 24
+    assert own["decode_tokens_per_sec"] > own["decode_at_depth_tokens_per_sec"] / 2 > 0
+
+
+# ------------------------------------------------------------------ beside a reference
+
+
+def quantized(folder: Path, kind: str) -> None:
+    command = ["llama-quantize", "--allow-requantize", MODEL, folder / f"{kind}.gguf", kind]
+    subprocess.run([str(word) for word in command], check=True, capture_output=True)
+
+
+def test_a_coarser_file_is_further_from_the_reference(tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    models.mkdir()
+    for kind in ("F16", "Q8_0", "Q2_K"):
+        quantized(models, kind)
+    variants = gguf_variants(models)
+    rows = read_rows(SAMPLE)
+    texts = {variant.name: [row.completion for row in rows] for variant in variants}
+    texts["Q2_K"][0] = texts["Q2_K"][1]
+    samples: list[dict[str, object]] = []
+    params = Params(kl_rows=4)
+    name, near = fidelity.measure(params, variants, rows, texts, tmp_path, 1, samples.append)
+    assert name == "F16" and near["F16"] is None
+    fine, coarse = near["Q8_0"], near["Q2_K"]
+    assert fine and coarse
+    assert 0 < fine["kl_divergence_nats"] < 1e-3 < coarse["kl_divergence_nats"]
+    assert fine["kl_divergence_nats"] < fine["kl_p99_nats"] < coarse["kl_p99_nats"]
+    assert (fine["agreement"]["value"], coarse["agreement"]["value"]) == (1, 23 / 24)
+    assert fine["rows"] == 4 and fine["tokens"] == coarse["tokens"]
+    assert sum(len(one["kl_nats"]) for one in samples) == 2 * fine["tokens"]  # type: ignore[arg-type]
+    assert list(tmp_path.iterdir()) == [models], "the reference's distributions are left behind"
+    # Not asked for: the answers are compared all the same.
+    _, near = fidelity.measure(
+        Params(kl_rows=0), variants, rows, texts, tmp_path, 1, samples.append
+    )
+    assert near["Q8_0"] and near["Q8_0"]["kl_divergence_nats"] is None
+
+
+def test_a_model_is_no_distance_from_itself(tmp_path: Path) -> None:
+    (variant,) = gguf_variants(MODEL)
+    with Worker(variant, 1, 512) as one:
+        one.distributions(LINES[:2], tmp_path, write=True)
+        first, second = one.distributions(LINES[:2], tmp_path, write=False)
+        assert max(*first["kl_nats"], *second["kl_nats"]) < 1e-6
+        # The same answer in another place is another distribution.
+        one.distributions(LINES[:1], tmp_path, write=True)
+        other = json.loads(LINES[0])
+        other["prompt"] = other["prompt"].replace("User:\n", "User:\nplease, ")
+        (moved,) = one.distributions([json.dumps(other)], tmp_path, write=False)
+        assert max(moved["kl_nats"]) > 1e-6
+
+
+def test_a_program_is_pinned_where_its_threads_are_few() -> None:
+    usable = sorted(os.sched_getaffinity(0))
+    (variant,) = gguf_variants(MODEL)
+    with Worker(variant, 1, 64, pin=True) as worker:
+        assert os.sched_getaffinity(worker.process_id) == set(machine.choose_cores(1))
+    with Worker(variant, 1, 64) as worker:
+        assert sorted(os.sched_getaffinity(worker.process_id)) == usable
+    assert len(machine.choose_cores(1)) == 1
+    assert machine.choose_cores(10_000) == usable == sorted(os.sched_getaffinity(0))
+
+
+def test_llama_bench_refuses_what_is_no_model(tmp_path: Path) -> None:
+    (variant,) = gguf_variants(MODEL)
+    (tmp_path / "none.gguf").write_bytes(b"GGUF")
+    broken = replace(variant, path=tmp_path / "none.gguf")
+    with pytest.raises(StageFailed, match=r"llama-bench on none\.gguf ended with 1"):
+        llama_bench.measure(Params(), [broken], 30, 1)
+    assert llama_bench.measure(Params(llama_bench_runs=0), [variant], 30, 1) == {"Q4_K_M": None}
 
 
 def test_rows_of_ones_own(tmp_path: Path) -> None:
