@@ -147,7 +147,8 @@ class Session:
             )
             return hf.HFEngine(model, hf.load_tokenizer(self.folder))
         kernel = self.variant.partition(":")[2]
-        return gptq.load(self.folder, kernel=kernel, device="cuda")
+        # In the type of all others, so that nothing but the weights' encoding differs.
+        return gptq.load(self.folder, kernel=kernel, device="cuda", dtype="float16")
 
     def _weights_bytes(self) -> int:
         """Bytes of all weights, shared ones counted once."""

@@ -54,7 +54,7 @@ def check(folder: Path) -> dict[str, Any]:
     return quantization
 
 
-def load(folder: Path, *, kernel: str, device: str) -> HFEngine:
+def load(folder: Path, *, kernel: str, device: str, dtype: str = "auto") -> HFEngine:
     """Loads a checkpoint on one kernel, and on no other.
 
     Args:
@@ -62,6 +62,8 @@ def load(folder: Path, *, kernel: str, device: str) -> HFEngine:
         kernel: GPTQModel's name for it without the method: `torch`, `marlin`, `exllama_v2`,
             `triton`, ...
         device: `cpu`, `cuda` or `cuda:<index>`.
+        dtype: type of activations, scales and what is not quantized: `float16`, `bfloat16`, or
+            `auto`, the checkpoint's own.
 
     Raises:
         InputError: the checkpoint is unsound, or the kernel is unknown or cannot take it.
@@ -74,7 +76,7 @@ def load(folder: Path, *, kernel: str, device: str) -> HFEngine:
     # GPTQModel keeps an exception of its own import, and with it the variables of every function
     # that was running then: the model must not be one of them, or it is never let go.
     backend = _backend(quantization["quant_method"], kernel)
-    return HFEngine(_load(folder, kernel, backend, device), load_tokenizer(folder))
+    return HFEngine(_load(folder, kernel, backend, device, dtype), load_tokenizer(folder))
 
 
 def _backend(method: str, kernel: str) -> Any:
@@ -87,13 +89,18 @@ def _backend(method: str, kernel: str) -> Any:
     return BACKEND[name]
 
 
-def _load(folder: Path, kernel: str, backend: Any, device: str) -> Any:
+def _load(folder: Path, kernel: str, backend: Any, device: str, dtype: str) -> Any:
+    import torch
     from gptqmodel import GPTQModel
 
     try:
         with _uncompiled():
             loaded = GPTQModel.load(
-                str(folder), device=device, backend=backend, trust_remote_code=False
+                str(folder),
+                device=device,
+                backend=backend,
+                dtype=dtype if dtype == "auto" else getattr(torch, dtype),
+                trust_remote_code=False,
             )
     except (NotImplementedError, ValueError, ImportError) as error:
         reason = str(error).partition("\n")[0]

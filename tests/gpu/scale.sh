@@ -29,7 +29,7 @@ stage() { # name, output, parameters, inputs...
 pretrain() {
     python3 -c 'import torch
 from gptqmodel.utils.marlin import prewarm_marlin_extension
-print(prewarm_marlin_extension(torch.bfloat16))' >"$folder/kernels.log" 2>&1 &  # beside all else
+print(prewarm_marlin_extension(torch.float16))' >"$folder/kernels.log" 2>&1 &  # beside all else
     python3 -m stages.pretrain train --llama-1b --init stages/base/shipped --tokenizer stages/base/shipped \
         --data-seed 7 --layers 16 --lines 16 --steps "$PRETRAIN_STEPS" --warmup-steps 40 --learning-rate 2e-4 \
         --limit-sec "$PRETRAIN_SEC" --report-every 50 --shard-texts 2000 --fresh-rows 0 \
