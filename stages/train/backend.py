@@ -132,7 +132,6 @@ def train(job: Job) -> list[dict[str, Any]]:
         raise StageFailed(f"{params.processes} processes were to train together, not {found}")
     set_seed(params.seed)
     base = load_nf4(job)
-    base.requires_grad_(False)
     if params.gradient_checkpointing:
         base.enable_input_require_grads()
     model = get_peft_model(
@@ -199,7 +198,7 @@ def train(job: Job) -> list[dict[str, Any]]:
 
 
 def load_nf4(job: Job) -> Any:
-    """The base in NF4 with double quantization, on this process's device."""
+    """The base in NF4 with double quantization, frozen, on this process's device."""
     from accelerate import PartialState
     from bitsandbytes.nn import Linear4bit
 
@@ -218,7 +217,7 @@ def load_nf4(job: Job) -> Any:
             # On a CPU with AVX512-BF16, bitsandbytes 0.50 repacks the weights at the first pass in
             # evaluation mode, and from then on gives wrong gradients without a word.
             module.support_avx512bf16_for_cpu = False
-    return model
+    return model.requires_grad_(False)
 
 
 class Pace:

@@ -10,7 +10,7 @@ from typing import Any
 import bitsandbytes
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, set_seed
 
@@ -131,9 +131,8 @@ def test_gradients_are_those_of_the_unpacked_weights(
     set_seed(0)
     tokens = torch.arange(10, 130).reshape(3, 40)
     config = LoraConfig(target_modules=sorted(LINEAR_LAYERS), init_lora_weights=False)
-    tuned = [
-        get_peft_model(m, config) for m in (prepare_model_for_kbit_training(packed, False), plain)
-    ]
+    assert not any(weight.requires_grad for weight in packed.parameters())
+    tuned = [get_peft_model(model, config) for model in (packed, plain)]
     tuned[1].load_state_dict(
         {n: p for n, p in tuned[0].state_dict().items() if "lora_" in n}, strict=False
     )
@@ -148,6 +147,34 @@ def test_gradients_are_those_of_the_unpacked_weights(
     assert len(gradients[0]) == 2 * packed_layers
     for name, gradient in gradients[0].items():
         assert torch.allclose(gradient, gradients[1][name], rtol=1e-3, atol=1e-6), name
+
+
+def test_gradient_checkpointing_computes_twice_what_is_the_same(
+    inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load, passes = backend.load_nf4, 0
+
+    def watched(job: backend.Job) -> Any:
+        def count(layer: Any, *_: Any) -> None:
+            nonlocal passes
+            passes += layer.training
+
+        model = load(job)
+        model.model.layers[0].self_attn.register_forward_pre_hook(count)
+        return model
+
+    monkeypatch.setattr(backend, "load_nf4", watched)
+    counted, losses = [], []
+    for checkpointing in (False, True):
+        passes, out = 0, tmp_path / str(checkpointing)
+        out.mkdir()
+        params = replace(QUICK, max_steps=4, evaluations=1, gradient_checkpointing=checkpointing)
+        stage.run(params, inputs, out)
+        counted.append(passes)
+        losses.append(_curve(out, "loss"))
+    assert counted == [4, 8]
+    assert len(losses[0]) == 4 and losses[0][-1] < losses[0][0]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
 
 
 def test_merged_is_the_full_precision_base_plus_the_adapter(
