@@ -392,14 +392,36 @@ def predict(
         sys.exit(serving.predict(chosen, file, message, shown, details=details))
 
 
-@task(help={"profile": PROFILE_HELP, "open_": "show it in the browser"})
+@task(
+    iterable=["compare"],
+    help={
+        "profile": PROFILE_HELP,
+        "compare": "a report.json, its folder, a profile or a key, instead: give it twice, and the "
+        "two are held against each other",
+        "open_": "show it in the browser",
+    },
+)
 @command
-def report(_context: Context, profile: str = "demo", open_: bool = False) -> None:
-    """Bring a profile's report up to date and say where it is."""
-    from stages.host import inspection
+def report(
+    _context: Context,
+    profile: str = "demo",
+    compare: list[str] | None = None,
+    open_: bool = False,
+) -> None:
+    """Bring a profile's report up to date and say where it is, or compare two that are there."""
+    from stages.host import inspection, reports
 
+    if compare:
+        code, folder = reports.compare(compare, view.choose(as_json=False))
+        if code != 0:
+            sys.exit(code)
+        _show_page(folder / "comparison.html", open_=open_)
+        return
     _run(Request(profile=profile, until="report"), as_json=False)
-    page = inspection.find("report", Path(profile).stem) / "report.html"
+    _show_page(inspection.find("report", Path(profile).stem) / "report.html", open_=open_)
+
+
+def _show_page(page: Path, *, open_: bool) -> None:
     print(f"\n{page}")
     if open_:
         webbrowser.open(page.as_uri())

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import re
+import secrets
 import subprocess
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from stages.core import plan
 from stages.core.errors import InputError
 from stages.core.key import SHORT_KEY_LENGTH
-from stages.host import settings
+from stages.host import images, serving, settings
+from stages.host.view import View
 
 REPORT = "report.json"
+FOLDER = "measurements"
+_IMAGE = "bench"
 _KEY = re.compile(r"[0-9a-f]{6,64}")
 
 
@@ -66,3 +71,40 @@ def recommend(report: Path, limits: Mapping[str, str], *, as_json: bool) -> int:
         cwd=settings.ROOT,
         check=False,
     ).returncode
+
+
+def compare(names: Sequence[str], view: View) -> tuple[int, Path]:
+    """Hold two reports against each other; what differs is printed.
+
+    Args:
+        names: The two, each as for `find`; what they are called in the result.
+        view: Where progress goes.
+
+    Returns:
+        Exit code, and the folder with comparison.html, comparison.md and comparison.json.
+
+    Raises:
+        InputError: There are not two names, or one is no report.
+    """
+    if len(names) != 2:
+        raise InputError(
+            f"--compare was given {len(names)} times and takes two reports: "
+            "`invoke report --compare A --compare B`"
+        )
+    found = [find(name, "--compare") for name in names]
+    images.ensure([_IMAGE], view)
+    view.end()
+    out = Path(FOLDER) / "compare" / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+    words, mounts = ["--out", f"/artifacts/{out}"], []
+    for side, file, name in zip(("first", "second"), found, names, strict=True):
+        place = f"/inputs/{side}/{REPORT}"
+        mounts.append((file, place))
+        words += [f"--{side}", place, f"--{side}-label", _label(name)]
+    code = serving.run_tool(_IMAGE, mounts, "stages.report.compare", *words)
+    return code, settings.artifacts() / out
+
+
+def _label(name: str) -> str:
+    """What a report is called by: a path's last part that says something."""
+    path = Path(name)
+    return path.parent.name if path.name == REPORT and path.parent.name else path.name

@@ -64,8 +64,8 @@ def times(ratio: float) -> str:
 
 def change(share: float) -> str:
     """A relative change with its sign: `−90 %`."""
-    sign = "−" if share < 0 else "+"
-    return f"{sign}{abs(share) * 100:.0f} %"
+    text = f"{abs(share) * 100:.0f} %"
+    return text if text == "0 %" else f"{'−' if share < 0 else '+'}{text}"
 
 
 def factor(ratio: float) -> str:

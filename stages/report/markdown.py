@@ -319,10 +319,25 @@ def host_rows(report: Report) -> list[tuple[str, str]]:
         rows.append(("Usable cores", str(host["usable_cores"])))
     if host.get("memory_limit_bytes"):
         rows.append(("Memory", figures.size(host["memory_limit_bytes"])))
+    if host.get("cache_bytes"):
+        caches = (f"{name} {figures.size(one)}" for name, one in host["cache_bytes"].items())
+        rows.append(("Caches", ", ".join(caches)))
+    if host.get("frequency_mhz"):
+        most = host.get("frequency_max_mhz")
+        rows.append(
+            (
+                "Frequency",
+                f"{host['frequency_mhz']:,.0f} MHz" + (f" of {most:,.0f}" if most else ""),
+            )
+        )
     rows += [
         (title, str(host[key]))
         for key, title in (
+            ("threads_per_core", "Threads a core"),
+            ("frequency_governor", "Frequency governor"),
+            ("load_average", "Load average before"),
             ("kernel_backend", "llama.cpp backend"),
+            ("kernel_features", "llama.cpp features"),
             ("system", "System"),
             ("kernel", "Kernel"),
             ("python", "Python"),
@@ -334,9 +349,8 @@ def host_rows(report: Report) -> list[tuple[str, str]]:
             ("Noise (A/A)", f"{noise['variant']} twice: {figures.percent(noise['relative'])}")
         )
     for key, value in report["settings"].items():
-        parts = value.items() if isinstance(value, dict) else ()
-        text = ", ".join(f"{name} {one}" for name, one in parts) if parts else str(value)
-        name = key.replace("hf_", "Hugging Face ").replace("_", " ")
+        text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+        name = key.replace("hf_", "Hugging Face ").replace("kl_", "KL ").replace("_", " ")
         rows.append((name[0].upper() + name[1:], text))
     return rows
 

@@ -64,3 +64,17 @@ def test_recommend_refuses(artifacts: Path, words: list[str], sentence: str) -> 
     done = run_invoke("recommend", "--profile", "shop", *words, artifacts=artifacts)
     assert (done.returncode, done.stdout) == (2, "")
     assert sentence in done.stderr and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--compare", "shop"], "--compare was given 1 times and takes two reports"),
+        (["--compare", "shop", "--compare", "nowhere"], "--compare nowhere: no reports"),
+    ],
+)
+def test_compare_refuses_before_it_starts(artifacts: Path, words: list[str], sentence: str) -> None:
+    done = run_invoke("report", *words, artifacts=artifacts)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert sentence in done.stderr and done.stderr.count("\n") == 1
+    assert not (artifacts / "measurements").exists()

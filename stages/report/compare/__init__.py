@@ -1,0 +1,1 @@
+"""Two reports side by side: what differs, and what is within the noise."""
