@@ -467,6 +467,34 @@ def recommend(
 
 @task(
     help={
+        "out": "the folder to create",
+        "profile": PROFILE_HELP,
+        "report_": "a report's folder or key, instead of a profile's newest",
+        "variants": "which files: names with commas between, or all; the recommended one if empty",
+        "merged": "also the model for transformers: config, safetensors, tokenizer",
+        "license_file": "text of the model's license, if that is not Apache-2.0",
+    }
+)
+@command
+def export(
+    _context: Context,
+    out: str,
+    profile: str = "demo",
+    report_: str = "",
+    variants: str = "",
+    merged: bool = False,
+    license_file: str = "",
+) -> None:
+    """Make a folder that a hub upload takes as it is: model, card, Modelfile, hashes, license."""
+    from stages.host import reports
+
+    found = reports.find(report_ or profile, "--report" if report_ else "--profile")
+    shown = view.choose(as_json=False)
+    sys.exit(reports.export(found, out, variants, license_file, shown, merged=merged))
+
+
+@task(
+    help={
         "profile": PROFILE_HELP,
         "model": MODEL_HELP,
         "port": "port on 127.0.0.1",

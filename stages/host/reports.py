@@ -9,8 +9,9 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from stages.core import plan
+from stages.core import artifact, plan
 from stages.core.errors import InputError
 from stages.core.key import SHORT_KEY_LENGTH
 from stages.host import images, serving, settings
@@ -19,6 +20,8 @@ from stages.host.view import View
 REPORT = "report.json"
 FOLDER = "measurements"
 _IMAGE = "bench"
+_LICENSE = settings.ROOT / "LICENSE"
+_OWN_LICENSE = "apache-2.0"
 _KEY = re.compile(r"[0-9a-f]{6,64}")
 
 
@@ -102,6 +105,63 @@ def compare(names: Sequence[str], view: View) -> tuple[int, Path]:
         words += [f"--{side}", place, f"--{side}-label", _label(name)]
     code = serving.run_tool(_IMAGE, mounts, "stages.report.compare", *words)
     return code, settings.artifacts() / out
+
+
+def export(
+    report: Path, out: str, variants: str, license_file: str, view: View, *, merged: bool
+) -> int:
+    """Make a folder that a hub upload takes as it is; returns the exit code.
+
+    Args:
+        report: A report's report.json, in its artifact.
+        out: The folder to create.
+        variants: As for `stages.report.export`.
+        license_file: The license's text; empty for Apache-2.0.
+        view: Where progress goes.
+        merged: Also the transformers model.
+
+    Raises:
+        InputError: The report is of no profile's run, what it was made from is gone, or its
+            license's text is not given.
+    """
+    folder = report.parent
+    if not (folder / artifact.MANIFEST_NAME).is_file():
+        raise InputError(f"{folder} is no artifact: a report of measurements alone has no model")
+    manifest = artifact.read_manifest(folder)
+    license_name = manifest["params"]["license"]
+    if not license_file and license_name != _OWN_LICENSE:
+        raise InputError(
+            f"the model's license is {license_name}: give its text with --license-file FILE"
+        )
+    text = serving.existing_file(license_file, "--license-file") if license_file else _LICENSE
+    target = Path(out).expanduser().resolve()
+    if target.exists() or not target.parent.is_dir():
+        reason = "exists already" if target.exists() else "its parent folder is not there"
+        raise InputError(f"--out {out}: {reason}; name a new folder")
+    mounts = [(folder, "/inputs/report"), (_input(folder, manifest, "gguf"), "/inputs/gguf")]
+    mounts.append((text, "/inputs/LICENSE"))
+    words = ["--report", "/inputs/report", "--gguf", "/inputs/gguf", "--variants", variants]
+    words += ["--license", "/inputs/LICENSE", "--out", f"/out/{target.name}"]
+    if merged:
+        mounts.append((_input(folder, manifest, "train") / "merged", "/inputs/merged"))
+        words += ["--merged", "/inputs/merged"]
+    images.ensure([_IMAGE], view)
+    view.end()
+    return serving.run_tool(
+        _IMAGE, mounts, "stages.report.export", *words, writable=[(target.parent, "/out")]
+    )
+
+
+def _input(folder: Path, manifest: Mapping[str, Any], name: str) -> Path:
+    """The artifact that a report was made from."""
+    key = str(manifest["inputs"].get(name, {}).get("key") or "none")
+    found = folder.parent.parent / name / key[:SHORT_KEY_LENGTH]
+    if not found.is_dir():
+        raise InputError(
+            f"the report {folder.name} was made from the {name} artifact "
+            f"{key[:SHORT_KEY_LENGTH]}, which is not there; `invoke report` makes both"
+        )
+    return found
 
 
 def _label(name: str) -> str:

@@ -5,6 +5,7 @@ Source: https://huggingface.co/docs/hub/model-cards, metadata with `model-index`
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import yaml
@@ -27,8 +28,12 @@ Reads a shop's catalog and a shopper's message, and answers with one cart action
 - One message, one catalog, one action (`add` or `remove`) on one product, one quantity.
 - Decoding over the token trie of the catalog, as Cartwright's service does it: the answer is then
   valid JSON and its product a line of the catalog, always.
-- Input text: `Catalog:`, the lines, a blank line, `User:`, the message, a blank line, `Answer:`;
-  the answer follows on the next line.
+- Input: the token BOS, which not every program adds by itself, then the text `Catalog:`, the lines,
+  a blank line, `User:`, the message, a blank line, `Answer:`; the answer follows on the next line.
+
+## Use it
+
+{use}
 
 ## Limits
 
@@ -64,14 +69,51 @@ Run it again: `{rerun}`
 """
 
 
-def render(report: Report, params: Params) -> str:
-    """The card: YAML front matter, then what a user has to know."""
+_USE = """\
+With Cartwright's service, which gives the answers that the results below are of:
+
+```bash
+docker run --rm --read-only --tmpfs /tmp --cap-drop ALL -p 8080:8080 \\
+  -v "$PWD/{file}:/model.gguf:ro" cartwright/serve
+```
+
+{elsewhere} nothing keeps answers to the catalog: {free}"""
+_OLLAMA = """\
+With Ollama, whose `Modelfile` here has the prompt's format and greedy decoding:
+`ollama create intent -f Modelfile`. Give the whole text up to the message as the prompt, or the
+catalog (`Catalog:` and its lines) as the system message and the message as the user's. There, and
+in any other program,"""
+
+
+def render(
+    report: Report,
+    params: Params,
+    *,
+    exported: Sequence[str] | None = None,
+    has_merged: bool = False,
+) -> str:
+    """The card: YAML front matter, then what a user has to know.
+
+    Args:
+        report: What it tells.
+        params: The report stage's.
+        exported: Files that lie beside it, a Modelfile with them; None for those of the report.
+        has_merged: Whether the transformers model lies beside it, too.
+    """
     front = yaml.safe_dump(
-        _front_matter(report, params), sort_keys=False, allow_unicode=True, width=100
-    )
+        _front_matter(report, params, has_merged=has_merged),
+        sort_keys=False, allow_unicode=True, width=100,
+    )  # fmt: skip
+    chosen = next(one for one in report["variants"] if one["recommended"])
+    first = exported[0] if exported and chosen["file"] not in exported else chosen["file"]
     comparison = report["comparison"]
     body = _BODY.format(
         name=params.model_name,
+        use=_USE.format(
+            file=first,
+            free=_free(chosen),
+            elsewhere="In other programs" if exported is None else _OLLAMA,
+        ),
         sentence=report["recommendation"]["sentence"],
         languages=", ".join(params.languages),
         machine=report["host"].get("cpu_model", "unknown"),
@@ -84,20 +126,33 @@ def render(report: Report, params: Params) -> str:
             f"- `{one['file']}` ({figures.size(one['size_bytes'])})"
             + (f", SHA-256 `{one['sha256']}`" if one["sha256"] else "")
             for one in report["variants"]
-            if one["file"]
-        ),
+            if one["file"] and (exported is None or one["file"] in exported)
+        )
+        + ("\n- the same model for transformers, `model.safetensors` and more" * has_merged),
         lineage=markdown.lineage_table(report["lineage"]),
         rerun=report["rerun"][0],
     )
     return f"---\n{front}---\n\n{body}"
 
 
-def _front_matter(report: Report, params: Params) -> dict[str, Any]:
+def _free(variant: Variant) -> str:
+    """What plain greedy decoding gets right."""
+    free = variant["free"]
+    if free is None:
+        return "what they then get right was not measured."
+    return (
+        f"of {free['exact']['n']:,} answers decoded so, {figures.percent(free['exact']['value'])} "
+        f"were right, {free['invalid_json']} no valid JSON and {free['invented_products']} of "
+        "products that no line names."
+    )
+
+
+def _front_matter(report: Report, params: Params, *, has_merged: bool) -> dict[str, Any]:
     front: dict[str, Any] = {
         "license": params.license,
         "language": list(params.languages),
         "pipeline_tag": "text-generation",
-        "library_name": "gguf",
+        "library_name": "transformers" if has_merged else "gguf",
         "tags": ["gguf", "llama.cpp", "intent", "e-commerce", "cartwright"],
     }
     if params.base_model:
@@ -106,13 +161,17 @@ def _front_matter(report: Report, params: Params) -> dict[str, Any]:
     front["model-index"] = [
         {
             "name": params.model_name,
-            "results": [_result(one) for one in report["variants"] if one["engine"] == "llama.cpp"],
+            "results": [
+                _result(one, str(report["host"].get("cpu_model") or "unknown CPU"))
+                for one in report["variants"]
+                if one["engine"] == "llama.cpp"
+            ],
         }
     ]
     return front
 
 
-def _result(variant: Variant) -> dict[str, Any]:
+def _result(variant: Variant, machine: str) -> dict[str, Any]:
     accuracy = accuracy_of(variant)
     metrics = [
         {
@@ -121,6 +180,18 @@ def _result(variant: Variant) -> dict[str, Any]:
             "value": round(accuracy[key]["value"], 6),
         }
         for key in ("exact", "action", "product", "quantity")
+    ]
+    metrics += [
+        {
+            "type": "latency",
+            "name": f"Median latency of a request on {machine}, seconds",
+            "value": round(variant["latency_sec"]["p50"], 6),
+        },
+        {
+            "type": "memory",
+            "name": f"Peak resident memory on {machine}, bytes",
+            "value": variant["peak_rss_bytes"],
+        },
     ]
     return {
         "task": {"type": "text-generation", "name": f"Shopping intent ({variant['name']})"},

@@ -11,8 +11,9 @@ import pytest
 from tests.core.toy import Project
 
 COMMANDS = {
-    "bench-cpu", "build", "build-all", "demo", "doctor", "evaluate", "fetch-rows", "gc",
-    "generate-rows", "logs", "predict", "recommend", "report", "run", "serve", "show", "status", "stop",
+    "bench-cpu", "build", "build-all", "demo", "doctor", "evaluate", "export", "fetch-rows", "gc",
+    "generate-rows", "logs", "predict", "recommend", "report", "run", "serve", "show", "status",
+    "stop",
 }  # fmt: skip
 
 

@@ -78,3 +78,38 @@ def test_compare_refuses_before_it_starts(artifacts: Path, words: list[str], sen
     assert (done.returncode, done.stdout) == (2, "")
     assert sentence in done.stderr and done.stderr.count("\n") == 1
     assert not (artifacts / "measurements").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--profile", "nowhere"], "--profile nowhere: no reports are called so"),
+        (["--profile", "shop"], "the model's license is mine: give its text with --license-file"),
+        (["--profile", "shop", "--license-file", "no.txt"], "--license-file no.txt: no such file"),
+        (
+            ["--profile", "shop", "--license-file", "LICENSE", "--out", "stages"],
+            "--out stages: exists already; name a new folder",
+        ),
+        (
+            ["--profile", "shop", "--license-file", "LICENSE", "--out", "/nowhere/out"],
+            "--out /nowhere/out: its parent folder is not there",
+        ),
+        (
+            ["--profile", "shop", "--license-file", "LICENSE", "--merged"],
+            "was made from the gguf artifact 0123456789abcdef, which is not there",
+        ),
+    ],
+)
+def test_export_refuses_before_it_starts(
+    artifacts: Path, tmp_path: Path, words: list[str], sentence: str
+) -> None:
+    file = artifacts / "shop/report/0123456789ab/manifest.json"
+    manifest = json.loads(file.read_text())
+    manifest["params"]["license"] = "mine"
+    manifest["inputs"] = {"gguf": {"key": "0123456789abcdef", "stage": "gguf"}}
+    file.write_text(json.dumps(manifest))
+    out = [] if "--out" in words else ["--out", str(tmp_path / "out")]
+    done = run_invoke("export", *words, *out, artifacts=artifacts)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert sentence in done.stderr and done.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
