@@ -9,13 +9,19 @@ import pytest
 from tests.commands import run_invoke
 
 
-def pytest_configure() -> None:
-    """Ctrl-C reaches the programs under test, also where the tests run in the background.
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Ctrl-C and SIGTERM reach the programs that a test starts.
 
-    A shell starts background jobs with SIGINT ignored, and what is ignored stays so in children.
+    A shell's background jobs ignore SIGINT; a stage's `main` that a test calls in this process
+    ignores both from then on, as the process of a stage should; children inherit that.
     """
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number, usual in (
+        (signal.SIGINT, signal.default_int_handler),
+        (signal.SIGTERM, signal.SIG_DFL),
+    ):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, usual)
 
 
 @pytest.fixture(scope="session")
