@@ -30,6 +30,7 @@ class Stage:
         outputs: Files that it must write, glob patterns allowed.
         network: Whether it may use the network.
         files: Names of parameters that hold a path on the host, empty for none.
+        fixed: Parameters whose value makes it this stage; a profile cannot give another.
         backend: Which of `backends` it is for, None for none; see `with_params`.
     """
 
@@ -42,6 +43,7 @@ class Stage:
     outputs: Sequence[str]
     network: bool
     files: Sequence[str]
+    fixed: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     backends: Mapping[str, Mapping[str, str]] = dataclasses.field(default_factory=dict)
     backend: str | None = None
 
@@ -157,6 +159,9 @@ def _stage(document: yamlfile.Document, name: str, body: Any, targets: Sequence[
     backends = body.get("backends", {})
     if not isinstance(backends, dict):
         raise InputError(f"{document.locate(*where, 'backends')}: must map backends to images")
+    fixed = body.get("fixed", {})
+    if not isinstance(fixed, dict):
+        raise InputError(f"{document.locate(*where, 'fixed')}: must map parameters to values")
     network = body.get("network", False)
     if type(network) is not bool:
         raise InputError(f"{document.locate(*where, 'network')}: must be true or false")
@@ -171,6 +176,7 @@ def _stage(document: yamlfile.Document, name: str, body: Any, targets: Sequence[
         outputs=_list(document, (*where, "outputs"), body["outputs"]),
         network=network,
         files=_list(document, (*where, "files"), body.get("files", [])),
+        fixed=fixed,
         backends={
             backend: _images(document, (*where, "backends", backend), value, targets)
             for backend, value in backends.items()

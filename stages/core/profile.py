@@ -103,10 +103,19 @@ def _stage_values(
     def locate(name: str | None) -> str:
         if name in overrides:
             return f"--set {stage.name}.{name}"
+        if name in stage.fixed and name not in given:
+            return f"stages/pipeline.yaml: {stage.name}.fixed.{name}"
         return document.locate(stage.name, *([name] if name else []))
 
+    chosen = {**stage.fixed, **given, **overrides}
+    for name, value in stage.fixed.items():
+        if chosen[name] != value:
+            raise InputError(
+                f"{locate(name)}: is always {value!r} in this stage, not {chosen[name]!r}: "
+                "leave it out"
+            )
     params_type = params_type_of(stage)
-    values = params.as_plain(params.build(params_type, {**given, **overrides}, locate))
+    values = params.as_plain(params.build(params_type, chosen, locate))
     if stage.backends and "backend" not in values:
         raise InputError(
             f"stages/pipeline.yaml: {stage.name}.backends: {stage.name} has no parameter 'backend'"

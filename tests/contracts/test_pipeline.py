@@ -11,9 +11,10 @@ import pytest
 import yaml
 
 from stages.core import dockerfile, pipeline, profile, source
+from stages.core.errors import InputError
 from stages.core.plan import Planner, Step
 from stages.host import runner
-from stages.host.images import CPU_IMAGES, GPU_IMAGES
+from stages.host.images import IMAGES
 
 ROOT = Path(__file__).resolve().parents[2]
 PIPELINE = pipeline.load(ROOT)
@@ -59,6 +60,22 @@ def test_every_profile_is_valid(name: str) -> None:
 def test_awq_is_made_by_awq(name: str) -> None:
     values = profile.load(ROOT, PIPELINE, name).values
     assert (values["gptq"]["method"], values["awq"]["method"]) == ("gptq", "awq")
+
+
+def test_awq_is_made_by_awq_whatever_a_profile_says(tmp_path: Path) -> None:
+    shipped = profile.path_of(ROOT, "llama-3.2-1b").read_text(encoding="utf-8")
+    assert "awq:\n" not in shipped
+    mine = tmp_path / "mine.yaml"
+    for section in ("", "awq:\n", "awq:\n  method: awq\n"):
+        mine.write_text(f"{section}{shipped}", encoding="utf-8")
+        assert profile.load(ROOT, PIPELINE, str(mine)).values["awq"]["method"] == "awq"
+    mine.write_text(f"awq:\n  method: gptq\n{shipped}", encoding="utf-8")
+    for settings, place in (([], f"{mine}:2: "), (["awq.method=gptq"], "--set ")):
+        with pytest.raises(InputError) as refused:
+            profile.load(ROOT, PIPELINE, str(mine), settings)
+        assert str(refused.value) == (
+            f"{place}awq.method: is always 'awq' in this stage, not 'gptq': leave it out"
+        )
 
 
 @pytest.mark.parametrize("name", PROFILES)
@@ -148,11 +165,11 @@ def test_an_image_holds_what_its_stages_import(stage: pipeline.Stage) -> None:
 
 def test_every_image_is_known_to_build_all() -> None:
     used = {image for stage in VARIANTS for image in stage.images.values()}
-    assert used <= {*CPU_IMAGES, *GPU_IMAGES}
-    assert {*CPU_IMAGES, *GPU_IMAGES} <= set(DOCKERFILE.targets)
+    assert used <= set(IMAGES)
+    assert set(IMAGES) <= set(DOCKERFILE.targets)
 
 
 def test_every_image_has_a_service_that_builds_it(services: dict[str, Any]) -> None:
-    for image in (*CPU_IMAGES, *GPU_IMAGES):
+    for image in IMAGES:
         assert services[image]["build"]["target"] == image
         assert image_of(services[image]) == image
