@@ -2,55 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
-from stages.report import figures, labels
+from stages.report import figures, scatter, strips
 from stages.report.canvas import (
     ACCENT,
-    INK,
     MUTED,
-    PAPER,
     SERIES,
     STEPS,
     Drawing,
     both,
     frame,
-    rows,
 )
 
 _LOG_ABOVE_RATIO = 6.0
-_NAME_INCHES = 1.75
 
 
 def plots(data: dict[str, Any]) -> dict[str, dict[str, str]]:
     """Every plot as inline SVG: plot name to `wide` and `narrow`."""
-    points, curve, confidence = data["variants"], data["learning_curve"], data["confidence"]
-    drawings: dict[str, Drawing] = {
-        "latency": Drawing(
-            "Exact match against median latency",
-            lambda figure, titles: _scatter(
-                figure, titles, points, "latency_p50_sec", "median latency", figures.seconds
-            ),
-        ),
-        "memory": Drawing(
-            "Exact match against peak memory",
-            lambda figure, titles: _scatter(
-                figure, titles, points, "peak_rss_bytes", "peak memory", figures.size
-            ),
-        ),
-        "size": Drawing(
-            "Size on disk",
-            lambda figure, titles: _bars(figure, titles, points),
-            rows(len(points)),
-        ),
-    }
+    curve, confidence = data["learning_curve"], data["confidence"]
+    drawings = {**scatter.drawings(data["variants"]), **strips.drawings(data)}
     if curve:
         drawings["curve"] = Drawing(
             "Learning curve",
@@ -81,142 +59,6 @@ def page(content: dict[str, Any], template: str = "report.html.j2") -> str:
         per_second=figures.per_second,
     )
     return environment.get_template(template).render(**content)
-
-
-def _scatter(
-    figure: Figure,
-    titles: dict[str, str],
-    points: Sequence[dict[str, Any]],
-    key: str,
-    label: str,
-    spell: Callable[[float], str],
-) -> None:
-    """Exact match over a cost, with the 95 % interval as a bar; left and up is better."""
-    axes = figure.add_axes(frame(figure, left=0.66, bottom=0.62))
-    edge = _cost_axis(axes, points, key, spell)
-    places = [min(float(point[key]), edge) for point in points]
-    for point, place in zip(points, places, strict=True):
-        colour = ACCENT if point["recommended"] else SERIES
-        beyond = point[key] > edge
-        axes.vlines(
-            place,
-            100 * point["exact_low"],
-            100 * point["exact_high"],
-            color=colour,
-            linewidth=1.2,
-            alpha=0.5,
-            zorder=2,
-        )
-        identifier = f"point-{point['name']}"
-        axes.plot(
-            [place],
-            [100 * point["exact"]],
-            gid=identifier,
-            zorder=3,
-            clip_on=False,
-            marker=">" if beyond else "o" if point["engine"] == "llama.cpp" else "D",
-            markersize=9 if point["recommended"] else 7,
-            markerfacecolor=colour if point["engine"] == "llama.cpp" else PAPER,
-            markeredgecolor=colour,
-            markeredgewidth=1.4,
-            linestyle="none",
-        )
-        titles[identifier] = (
-            f"{point['name']}: {spell(point[key])}, {figures.percent(point['exact'])} exact match "
-            f"({point['exact_low'] * 100:.1f}–{point['exact_high'] * 100:.1f})"
-        )
-    _share_axis(axes, points)
-    axes.set_xlabel(f"{label}, less is better")
-    axes.set_title("exact match, %", loc="left", color=MUTED)
-    labels.place(
-        axes,
-        [(place, 100 * point["exact"]) for point, place in zip(points, places, strict=True)],
-        [
-            f"{point['name']}: {spell(point[key])}" if point[key] > edge else point["name"]
-            for point in points
-        ],
-        [ACCENT if point["recommended"] else INK for point in points],
-        MUTED,
-        [
-            (place, 100 * point["exact_low"], 100 * point["exact_high"])
-            for point, place in zip(points, places, strict=True)
-        ],
-    )
-
-
-def _cost_axis(
-    axes: Axes, points: Sequence[dict[str, Any]], key: str, spell: Callable[[float], str]
-) -> float:
-    """The horizontal axis, made for the GGUF variants.
-
-    Returns:
-        The right edge, in data units: a baseline beyond it is drawn there as an arrow, since an
-        axis that held it would squeeze what the reader has to tell apart.
-    """
-    values = [float(point[key]) for point in points if point["engine"] == "llama.cpp"]
-    low, high = min(values), max(values)
-    others = [float(point[key]) for point in points if point["engine"] != "llama.cpp"]
-    if high / low > _LOG_ABOVE_RATIO:
-        axes.set_xscale("log")
-        low, high = low / 1.4, high * 2
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.xaxis.set_minor_formatter(NullFormatter())
-    else:
-        span = max(high - low, 0.1 * high)
-        low, high = max(0.0, low - 0.15 * span), high + 0.35 * span
-        if others and max(others) < high + 2 * span:
-            high = max(others) + 0.3 * span
-        axes.xaxis.set_major_locator(MaxNLocator(5, steps=STEPS))
-    axes.set_xlim(low, high)
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _place: _tick(value, spell)))
-    axes.tick_params(which="both", length=0)
-    return high
-
-
-def _tick(value: float, spell: Callable[[float], str]) -> str:
-    """A tick's label without the zeros that a measured figure has."""
-    number, _, unit = spell(value).partition(" ")
-    if "." in number:
-        number = number.rstrip("0").rstrip(".")
-    return f"{number} {unit}"
-
-
-def _share_axis(axes: Axes, points: Sequence[dict[str, Any]]) -> None:
-    low = min(100 * point["exact_low"] for point in points)
-    high = max(100 * point["exact_high"] for point in points)
-    margin = max(0.06 * (high - low), 0.1)
-    axes.set_ylim(max(0.0, low - margin), min(100.0 + margin, high + margin))
-    axes.yaxis.set_major_locator(MaxNLocator(6, steps=STEPS))
-    axes.tick_params(length=0)
-
-
-def _bars(figure: Figure, titles: dict[str, str], points: Sequence[dict[str, Any]]) -> None:
-    """Size of each variant, largest on top, with bits a weight."""
-    ordered = sorted(points, key=lambda point: point["size_bytes"])
-    axes = figure.add_axes(frame(figure, left=_NAME_INCHES, bottom=0.1))
-    largest = max(point["size_bytes"] for point in ordered)
-    for row, point in enumerate(ordered):
-        identifier = f"bar-{point['name']}"
-        spelled = figures.size(point["size_bytes"])
-        if point["engine"] == "llama.cpp":
-            spelled += f" · {point['bits_per_weight']:.1f} bit"
-        axes.barh(
-            row, point["size_bytes"] / largest, height=0.62, gid=identifier,
-            color=ACCENT if point["recommended"] else SERIES,
-        )  # fmt: skip
-        axes.patches[-1].set_gid(identifier)
-        axes.annotate(
-            spelled, (point["size_bytes"] / largest, row), (5, 0), textcoords="offset points",
-            va="center", color=ACCENT if point["recommended"] else INK,
-        )  # fmt: skip
-        titles[identifier] = f"{point['name']}: {spelled}"
-    axes.set_yticks(range(len(ordered)), [point["name"] for point in ordered])
-    axes.tick_params(length=0, labelcolor=INK)
-    axes.set_xlim(0, 1.28 if figure.get_figwidth() > 6 else 2.05)
-    axes.set_ylim(-0.6, len(ordered) - 0.4)
-    axes.xaxis.set_visible(False)
-    axes.grid(visible=False)
-    axes.spines["bottom"].set_visible(False)
 
 
 def _curve(figure: Figure, titles: dict[str, str], curve: Sequence[dict[str, Any]]) -> None:

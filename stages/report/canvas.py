@@ -60,6 +60,9 @@ _SIZES = {"wide": (10.2, 5.2), "narrow": (4.7, 4.7)}
 STEPS = (1, 2, 2.5, 5, 10)
 """Of an axis' ticks."""
 
+POINT = "point-"
+"""What the id of a variant's point begins with; on the page it has the name as `data-point`."""
+
 Draw = Callable[[Figure, dict[str, str]], None]
 
 
@@ -120,6 +123,8 @@ def _inline(text: str, name: str, label: str, titles: dict[str, str]) -> str:
             title = ElementTree.Element(f"{{{_SVG}}}title")
             title.text = titles[identifier]
             element.insert(0, title)
+            if identifier.startswith(POINT):
+                element.attrib["data-point"] = identifier.removeprefix(POINT)
         # Ids of one page are one namespace; only those that are referred to are kept.
         if identifier and not re.fullmatch(r"[mp][0-9a-f]{10}", identifier):
             del element.attrib["id"]

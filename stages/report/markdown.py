@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from stages.report import figures
+from stages.report import details, figures
 from stages.report.gpu import tables
 from stages.report.recommend import accuracy_of
 from stages.report.schema import Comparison, Confidence, Gpu, LineageStep, Report, Variant
@@ -44,6 +44,8 @@ def render(report: Report) -> str:
             "Plain greedy decoding of the same rows.",
             free,
         ]
+    for block in [*details.slices(report), *details.blocks(report)]:
+        parts += [f"### {block.title}", table(block.head, block.rows), block.note]
     confidence = report["plots"]["confidence"]
     if confidence:
         parts += [

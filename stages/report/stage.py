@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from stages.report import card, markdown
+from stages.report import card, details, markdown
 from stages.report.collect import collect
 from stages.report.gpu import tables
 from stages.report.params import Params
@@ -48,6 +48,8 @@ def run(params: Params, inputs: Mapping[str, Path], out: Path) -> dict[str, Any]
         "gpu_title": tables.TITLE,
         "gpu_introduction": tables.introduction(gpu) if gpu else [],
         "gpu_blocks": tables.blocks(gpu) if gpu else [],
+        "details": details.blocks(report),
+        "slices": details.slices(report),
         "languages": markdown.languages_of(report["variants"]),
         "host": markdown.host_rows(report),
         "short": markdown.short,
