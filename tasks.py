@@ -78,9 +78,9 @@ def build(_context: Context, image: str) -> None:
 @command
 def build_all(_context: Context, cpu: bool = False) -> None:
     """Build every image that differs from its sources; CUDA images need no GPU to build."""
-    from stages.host.images import CPU_IMAGES, GPU_IMAGES
+    from stages.host.images import CPU_IMAGES, IMAGES
 
-    _build([*CPU_IMAGES] if cpu else [*CPU_IMAGES, *GPU_IMAGES])
+    _build([*CPU_IMAGES] if cpu else [*IMAGES])
 
 
 def _build(names: list[str]) -> None:
@@ -246,8 +246,9 @@ def logs(_context: Context, profile: str = "demo", stage: str = "") -> None:
     name="bench-cpu",
     iterable=["model", "set_"],
     help={
-        "model": "a .gguf file or a folder of them; repeat for more",
+        "model": "a .gguf file, a folder of them, or a GGUF artifact's key; repeat for more",
         "dataset": "a JSONL file of your own rows; a small sample if not given",
+        "baseline": "hf:FOLDER, a model for transformers to be measured beside them",
         "set_": "override a parameter of the bench, as latency_rows=50; repeat for more",
         "json_": JSON_HELP,
     },
@@ -257,21 +258,23 @@ def bench_cpu(
     _context: Context,
     model: list[str],
     dataset: str = "",
+    baseline: str = "",
     set_: list[str] | None = None,
     json_: bool = False,
 ) -> None:
     """Measure GGUF files on this CPU: accuracy, latency, throughput, memory; one image is built."""
     from stages.host import measure
 
-    params = measure.parameters(set_ or ())
-    code, folder = measure.bench_cpu(model, dataset, params, view.choose(as_json=json_))
+    params, shown = measure.parameters(set_ or ()), view.choose(as_json=json_)
+    code, folder, report_folder = measure.bench_cpu(model, dataset, baseline, params, shown)
     if code != 0:
         sys.exit(code)
     if json_:
         metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-        _print_json({"folder": str(folder), "metrics": metrics})
+        _print_json({"folder": str(folder), "report": str(report_folder), "metrics": metrics})
     else:
         print(f"\n{measure.table(folder)}\n\nmetrics.json and samples.jsonl: {folder}")
+        print(f"report.html: {report_folder}")
 
 
 @task(
@@ -361,6 +364,39 @@ def fetch_rows(
 
 
 @task(
+    name="load-test",
+    iterable=["set_"],
+    help={
+        "part": "compare (beside llama.cpp's servers), overload, soak, or all",
+        "model": MODEL_HELP,
+        "profile": PROFILE_HELP,
+        "dataset": "a JSONL file of rows; the profile's test rows if not given",
+        "out": "a folder for the results; one among the artifacts if not given",
+        "set_": "another amount of work, as rounds=1 or flood_sec=5; repeat for more",
+    },
+)
+@command
+def load_test(
+    _context: Context,
+    part: str = "all",
+    model: str = "",
+    profile: str = "demo",
+    dataset: str = "",
+    out: str = "",
+    set_: list[str] | None = None,
+) -> None:
+    """Put the service under load here: speed, overload, a long run; one image is built."""
+    from stages.host import loadtest, measure, serving
+
+    options = measure.parameters(set_ or ())
+    chosen, rows = serving.choose_model(model, profile), loadtest.dataset_of(profile, dataset)
+    code, folder = loadtest.run(part, chosen, rows, out, options, view.choose(as_json=False))
+    if code != 0:
+        sys.exit(code)
+    print(f"load-test-*.json and samples: {folder}")
+
+
+@task(
     iterable=["item"],
     help={
         "message": "the shopper's words",
@@ -429,6 +465,34 @@ def _show_page(page: Path, *, open_: bool) -> None:
 
 @task(
     help={
+        "out": "the folder to create",
+        "profile": PROFILE_HELP,
+        "report_": "a report's folder or key, instead of a profile's newest",
+        "variants": "which files: names with commas between, or all; the recommended one if empty",
+        "merged": "also the model for transformers: config, safetensors, tokenizer",
+        "license_file": "text of the model's license, if that is not Apache-2.0",
+    }
+)
+@command
+def export(
+    _context: Context,
+    out: str,
+    profile: str = "demo",
+    report_: str = "",
+    variants: str = "",
+    merged: bool = False,
+    license_file: str = "",
+) -> None:
+    """Make a folder that a hub upload takes as it is: model, card, Modelfile, hashes, license."""
+    from stages.host import reports
+
+    found = reports.find(report_ or profile, "--report" if report_ else "--profile")
+    shown = view.choose(as_json=False)
+    sys.exit(reports.export(found, out, variants, license_file, shown, merged=merged))
+
+
+@task(
+    help={
         "max_latency": "of a whole request, as 50ms or 0.2s",
         "percentile": "which latency that is: p50, p90 or p99",
         "max_memory": "peak of the process, as 300MB or 1.5GiB",
@@ -467,63 +531,41 @@ def recommend(
 
 @task(
     help={
-        "out": "the folder to create",
-        "profile": PROFILE_HELP,
-        "report_": "a report's folder or key, instead of a profile's newest",
-        "variants": "which files: names with commas between, or all; the recommended one if empty",
-        "merged": "also the model for transformers: config, safetensors, tokenizer",
-        "license_file": "text of the model's license, if that is not Apache-2.0",
-    }
-)
-@command
-def export(
-    _context: Context,
-    out: str,
-    profile: str = "demo",
-    report_: str = "",
-    variants: str = "",
-    merged: bool = False,
-    license_file: str = "",
-) -> None:
-    """Make a folder that a hub upload takes as it is: model, card, Modelfile, hashes, license."""
-    from stages.host import reports
-
-    found = reports.find(report_ or profile, "--report" if report_ else "--profile")
-    shown = view.choose(as_json=False)
-    sys.exit(reports.export(found, out, variants, license_file, shown, merged=merged))
-
-
-@task(
-    help={
         "profile": PROFILE_HELP,
         "model": MODEL_HELP,
-        "port": "port on 127.0.0.1",
+        "port": "port on 127.0.0.1; further replicas have the ports after it",
         "api_keys": "a file of API keys, one a line, of which every request must carry one",
+        "replicas": "containers, which share the cores and the memory limit evenly",
     }
 )
 @command
 def serve(
-    _context: Context, profile: str = "demo", model: str = "", port: int = 8080, api_keys: str = ""
+    _context: Context,
+    profile: str = "demo",
+    model: str = "",
+    port: int = 8080,
+    api_keys: str = "",
+    replicas: int = 1,
 ) -> None:
     """Start the HTTP service on a profile's recommended model and wait until it answers."""
-    from stages.host import serving
+    from stages.host import service, serving
 
     chosen = serving.choose_model(model, profile)
     keys = serving.existing_file(api_keys, "--api-keys") if api_keys else None
-    address = serving.serve(chosen, port, keys, view.choose(as_json=False))
+    addresses = service.serve(chosen, port, keys, view.choose(as_json=False), replicas)
     body = json.dumps({"catalog": ["Milk (1 l)", "Bread (white)"], "message": "two milks please"})
-    print(f"serving {chosen.name} on {address}; end it with `invoke stop`")
+    print(f"serving {chosen.name} on {', '.join(addresses)}; end it with `invoke stop`")
     given = " -H 'Authorization: Bearer KEY'" if keys else ""
-    print(f"curl {address}/v1/intent{given} -H 'Content-Type: application/json' -d '{body}'")
+    print(f"curl {addresses[0]}/v1/intent{given} -H 'Content-Type: application/json' -d '{body}'")
 
 
 @task
 @command
 def stop(_context: Context) -> None:
-    """Stop the HTTP service."""
-    from stages.host import serving
+    """Stop the HTTP service, all its replicas."""
+    from stages.host import service
 
-    names = serving.stop()
+    names = service.stop()
     print(f"stopped {', '.join(names)}" if names else "nothing was running")
 
 

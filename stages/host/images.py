@@ -20,6 +20,8 @@ from stages.host.view import View, duration
 
 CPU_IMAGES = ("trainer-cpu", "quantizer-cpu", "converter", "bench", "serve")
 GPU_IMAGES = ("trainer", "quantizer", "auto-gptq", "bench-gpu")
+# The load image is built when it is first asked for: who only wants a model needs none.
+IMAGES = (*CPU_IMAGES, "load", *GPU_IMAGES)
 # `#12 [bench torch-cpu 1/1] RUN ...`; lines without a count are BuildKit's own.
 _STEP = re.compile(r"#\d+ (\[\S+ \S+ \d+/\d+\] .*)")
 _MOUNT = re.compile(r"--mount=\S+ ")
@@ -72,10 +74,8 @@ def survey(names: Sequence[str]) -> list[Image]:
     """
     definition = dockerfile.read(settings.ROOT)
     for name in names:
-        if name not in (*CPU_IMAGES, *GPU_IMAGES):
-            raise InputError(
-                f"no image {name!r}; there are: {', '.join((*CPU_IMAGES, *GPU_IMAGES))}"
-            )
+        if name not in IMAGES:
+            raise InputError(f"no image {name!r}; there are: {', '.join(IMAGES)}")
     here = docker.inspect_images([settings.image_ref(name) for name in names])
     images = []
     for name in names:

@@ -1,29 +1,22 @@
-"""The service and single answers, both in the serve image."""
+"""Which model a command is about, and programs of an image in the foreground."""
 
 from __future__ import annotations
 
 import json
 import re
-import socket
 import subprocess
 import tempfile
-import time
-import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from stages.core import artifact, plan
-from stages.core.errors import CartwrightError, InputError
+from stages.core.errors import InputError
 from stages.core.key import SHORT_KEY_LENGTH
 from stages.host import docker, images, settings
 from stages.host.view import View
 
-_READY_WITHIN_SEC = 120
-_POLL_SEC = 0.2
 _SERVICE = "serve"
-# Where compose.yaml shows the service its model.
-_MODEL_IN_IMAGE = "/model.gguf"
 _FALLBACK = ("Q4_K_M", "F16")
 # The beginning of an artifact's key, as `invoke status` prints it or shorter.
 _KEY = re.compile(r"[0-9a-f]{6,64}")
@@ -107,100 +100,6 @@ def choose_model(model: str, profile: str) -> Path:
             "`invoke status` lists the keys"
         )
     return _file_in(found[0])
-
-
-def serve(model: Path, port: int, api_keys: Path | None, view: View) -> str:
-    """Start the service and wait until it answers.
-
-    Args:
-        model: The GGUF file.
-        port: On 127.0.0.1.
-        api_keys: A file of keys, one a line; None for what the settings say.
-        view: Where progress is shown.
-
-    Returns:
-        Its address.
-
-    Raises:
-        InputError: The port is not one, or in use.
-        CartwrightError: The service did not become ready.
-    """
-    if not 1 <= port <= 65_535:
-        raise InputError(f"--port must be from 1 to 65535, not {port}")
-    if _running():
-        raise InputError("the service is running already; end it with `invoke stop` first")
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError as error:
-            raise InputError(
-                f"port {port} is not free ({error.strerror}); choose another with --port"
-            ) from None
-    images.ensure([_SERVICE], view)
-    view.end()
-    docker.compose_output(
-        "up", "--detach", "--no-build", _SERVICE,
-        CARTWRIGHT_MODEL=str(model), CARTWRIGHT_PORT=str(port),
-        CARTWRIGHT_MODEL_SHA256=_recorded_hash(model),
-        **({"CARTWRIGHT_API_KEYS_FILE": str(api_keys)} if api_keys else {}),
-    )  # fmt: skip
-    address = f"http://127.0.0.1:{port}"
-    _wait_until_ready(address, model)
-    return address
-
-
-def _recorded_hash(model: Path) -> str:
-    """What the manifest beside a model says of it; empty if there is none."""
-    if not (model.parent / artifact.MANIFEST_NAME).is_file():
-        return ""
-    files = artifact.read_manifest(model.parent)["files"]
-    return str(files.get(model.name, {}).get("sha256", ""))
-
-
-def _wait_until_ready(address: str, model: Path) -> None:
-    """Poll `/ready`; a service that cannot load its model is stopped and its reason given."""
-    deadline_sec = time.monotonic() + _READY_WITHIN_SEC
-    while time.monotonic() < deadline_sec:
-        # Until it listens the connection is refused; until it is ready the answer is 503.
-        with suppress(OSError), urllib.request.urlopen(f"{address}/ready", timeout=2):
-            return
-        states = [state for _, state in _containers()]
-        if not states or any(state in ("exited", "dead", "restarting") for state in states):
-            break
-        time.sleep(_POLL_SEC)
-    logs = "".join(
-        done.stdout + done.stderr
-        for done in (docker.attempt("logs", "--tail", "50", name) for name, _ in _containers())
-    )
-    stop()
-    errors = [line for line in logs.splitlines() if line.startswith("error: ")]
-    if errors:
-        reason = errors[-1].removeprefix("error: ").replace(_MODEL_IN_IMAGE, str(model))
-        raise InputError(f"the service did not start: {reason}")
-    raise CartwrightError(
-        f"the service was not ready after {_READY_WITHIN_SEC} s: {docker.last_line(logs)}"
-    )
-
-
-def _containers() -> list[tuple[str, str]]:
-    """Name and state of the service's containers."""
-    listed = docker.compose_output("ps", "--all", "--format", "{{.Name}} {{.State}}", _SERVICE)
-    pairs = (line.partition(" ") for line in listed.splitlines())
-    return [(name, state) for name, _, state in pairs if name]
-
-
-def _running() -> bool:
-    return any(state == "running" for _, state in _containers())
-
-
-def stop() -> list[str]:
-    """Stop and remove the service's containers; returns their names."""
-    names = [name for name, _ in _containers()]
-    if names:
-        docker.attempt("stop", *names)
-        docker.attempt("rm", "--force", *names)
-    return names
 
 
 def run_tool(

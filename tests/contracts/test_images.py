@@ -23,10 +23,13 @@ IMAGES = {
     "bench": "bench",
     "bench-gpu": "bench-gpu",
     "serve": "serve",
+    "load": "load",
 }
 """Image to the folder of its requirements: a CPU and a CUDA flavour share one."""
 LOCKS_BELOW = {"bench-gpu": {"quantizer"}}
 """What an image takes from another's folder first."""
+WITHOUT_TORCH = {"serve", "load"}
+"""Folders of images over no torch layer: the second is over the first."""
 OLD = {"auto-gptq"}
 """Folders of images whose packages are of their own time: they share no layer with another."""
 LOCKS_OF_NO_IMAGE = {"tools", "torch"}
@@ -141,9 +144,16 @@ def test_auto_gptq_has_a_transformers_4() -> None:
 
 def test_images_over_the_torch_layer_agree_with_it() -> None:
     shared = locked("torch")
-    for folder in set(IMAGES.values()) - {"serve"} - OLD:
+    for folder in set(IMAGES.values()) - WITHOUT_TORCH - OLD:
         for package, version in locked(folder).items():
             assert shared.get(package, version) == version, f"{folder}: {package}"
+
+
+def test_what_puts_the_service_under_load_changes_nothing_of_it() -> None:
+    below = locked("serve")
+    for package, version in locked("load").items():
+        assert below.get(package, version) == version, package
+    assert dockerfile.read(ROOT).bases["load"] == "serve"
 
 
 def test_an_image_agrees_with_the_lock_below_it() -> None:

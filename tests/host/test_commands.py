@@ -12,8 +12,8 @@ from tests.core.toy import Project
 
 COMMANDS = {
     "bench-cpu", "build", "build-all", "demo", "doctor", "evaluate", "export", "fetch-rows", "gc",
-    "generate-rows", "logs", "predict", "recommend", "report", "run", "serve", "show", "status",
-    "stop",
+    "generate-rows", "load-test", "logs", "predict", "recommend", "report", "run", "serve", "show",
+    "status", "stop",
 }  # fmt: skip
 
 
