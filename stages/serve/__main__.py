@@ -175,7 +175,11 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--host", default="0.0.0.0", help="address (default: %(default)s)")
     parser.add_argument("--port", type=int, default=8080, help="port (default: %(default)s)")
     parser.add_argument(
-        "--threads", type=int, default=hostinfo.usable_cores(), help="default: the usable cores"
+        "--threads",
+        type=int,
+        default=os.environ.get("CARTWRIGHT_THREADS") or hostinfo.usable_cores(),
+        metavar="N",
+        help="of the model (default: CARTWRIGHT_THREADS, else the usable cores)",
     )
     parser.add_argument(
         "--max-catalog-lines",

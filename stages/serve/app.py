@@ -24,6 +24,7 @@ from stages.serve.openai import make_router
 from stages.serve.refusals import Refused, add_refusals, documented
 from stages.serve.requests import check_catalog
 from stages.serve.service import NotReady, Service
+from stages.serve.shed import Shed
 from stages.serve.wire import (
     CatalogRequest,
     CatalogResponse,
@@ -68,6 +69,7 @@ def make_app(service: Service, model_name: str, keys: Sequence[str] = ()) -> Fas
     metrics, catalogs = Metrics(service), Catalogs(MAX_CATALOGS)
     # The last added is the first that sees a request.
     app.add_middleware(BodyLimits)
+    app.add_middleware(Shed, service=service)
     if keys:
         app.add_middleware(Keys, keys=keys)
     app.add_middleware(Observed, metrics=metrics)

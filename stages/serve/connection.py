@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 HEAD_TIMEOUT_SEC = 15.0
@@ -28,6 +29,12 @@ class TimedProtocol(H11Protocol):
         super().handle_events()
         if self._is_busy():
             self._stop_waiting()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        # A thousand idle connections would else keep a thousand requests.
+        if self.conn.our_state is h11.IDLE:
+            self.cycle = self.scope = self.headers = None  # type: ignore[assignment]
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from stages.serve.keys import OPEN_PATHS
 from stages.serve.service import Service
+from stages.serve.shed import ASKING_PATHS
 
 _LATENCY_SEC = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _METHODS = ("GET", "POST", "PUT", "DELETE", "HEAD")
@@ -119,7 +120,8 @@ class Observed:
 
     def _note(self, scope: Scope, status: int, took_sec: float) -> None:
         # Names of the client's own making would make series without end.
-        route = getattr(scope.get("route"), "path", "none")
+        refused_early = scope["path"] if scope["path"] in ASKING_PATHS else "none"
+        route = getattr(scope.get("route"), "path", refused_early)
         method = scope["method"] if scope["method"] in _METHODS else "other"
         self._metrics.requests.labels(method, route, str(status or "dropped")).inc()
         self._metrics.latency.labels(route).observe(took_sec)

@@ -82,6 +82,17 @@ def refusal(
     )
 
 
+def unavailable(error: NotReady | QueueFull | TooLate) -> JSONResponse:
+    """The refusal of what cannot be answered now, and may be later."""
+    if isinstance(error, QueueFull):
+        sentence = "too many requests are waiting: send this one again later"
+        return refusal(429, sentence, "overloaded_error", retry=True)
+    if isinstance(error, TooLate):
+        return refusal(503, str(error), "overloaded_error", retry=True)
+    sentence = "the model is not ready: it is loading, or the service is stopping"
+    return refusal(503, sentence, "unavailable_error", retry=True)
+
+
 def add_refusals(app: FastAPI) -> None:
     """Answers what the routes raise."""
 
@@ -103,23 +114,15 @@ def add_refusals(app: FastAPI) -> None:
         return refusal(422, f"{name or 'body'}: {first['msg']}", param=place[0] if place else None)
 
     @app.exception_handler(QueueFull)
-    async def busy(_request: Request, _error: QueueFull) -> Response:
-        sentence = "too many requests are waiting: send this one again later"
-        return refusal(429, sentence, "overloaded_error", retry=True)
-
     @app.exception_handler(TooLate)
-    async def late(_request: Request, error: TooLate) -> Response:
-        return refusal(503, str(error), "overloaded_error", retry=True)
+    @app.exception_handler(NotReady)
+    async def not_now(_request: Request, error: NotReady | QueueFull | TooLate) -> Response:
+        return unavailable(error)
 
     @app.exception_handler(ClientGone)
     async def gone(_request: Request, _error: ClientGone) -> Response:
         # Nobody reads it; the log has nginx's number for this.
         return refusal(499, "the client went away", "client_error")
-
-    @app.exception_handler(NotReady)
-    async def not_ready(_request: Request, _error: NotReady) -> Response:
-        sentence = "the model is not ready: it is loading, or the service is stopping"
-        return refusal(503, sentence, "unavailable_error", retry=True)
 
     @app.exception_handler(Exception)
     async def bug(_request: Request, _error: Exception) -> Response:

@@ -111,6 +111,30 @@ class Service:
             self.model.scheduler.stop()
         self._thread.join()
 
+    def require_room(self, requests: int) -> None:
+        """Checks that so many requests more can be answered.
+
+        Raises:
+            NotReady: The model is not there yet, or not any more.
+            QueueFull: Too many requests wait already.
+            TooLate: Those that wait take longer than the deadline.
+        """
+        self._loaded()
+        if self.waiting + requests > self.max_waiting:
+            raise QueueFull
+        # Of those ahead alone: else a pace that was slow once would refuse everybody for good.
+        expected_sec = self.waiting * self._pace.request_sec
+        if expected_sec > self._deadline_sec:
+            raise TooLate(
+                f"the answer would take {expected_sec:.1f} s, and {self._deadline_sec:g} s is the "
+                "most: send this request again later"
+            )
+
+    def _loaded(self) -> IntentModel:
+        if self.model is None or self._draining:
+            raise NotReady
+        return self.model
+
     async def answer_all(self, asked: Sequence[tuple[Sequence[str], str]]) -> list[Answered]:
         """Answers requests, all or none; those that are cancelled leave before the next pass.
 
@@ -123,20 +147,10 @@ class Service:
             TooLate: The answers do not come within the deadline.
             RequestError: A catalog or a message is refused.
         """
-        model = self.model
-        if model is None or self._draining:
-            raise NotReady
+        model = self._loaded()
         for catalog, message in asked:
             model.validate(catalog, message)
-        if self.waiting + len(asked) > self.max_waiting:
-            raise QueueFull
-        # Of those ahead alone: else a pace that was slow once would refuse everybody for good.
-        expected_sec = self.waiting * self._pace.request_sec
-        if expected_sec > self._deadline_sec:
-            raise TooLate(
-                f"the answer would take {expected_sec:.1f} s, and {self._deadline_sec:g} s is the "
-                "most: send this request again later"
-            )
+        self.require_room(len(asked))
         self.waiting += len(asked)
         answering = [asyncio.ensure_future(self._answer(model, *one)) for one in asked]
         try:
