@@ -317,6 +317,12 @@ def test_serve_is_small() -> None:
 
 @pytest.mark.docker
 @pytest.mark.usefixtures("cpu_images")
+def test_threads_of_the_service_wait_asleep() -> None:
+    assert "OMP_WAIT_POLICY=passive" in inspect("serve")["Config"]["Env"]
+
+
+@pytest.mark.docker
+@pytest.mark.usefixtures("cpu_images")
 def test_all_cpu_images_fit_their_budget() -> None:
     """Layers that images share are counted once, as they lie on disk."""
     on_disk: dict[str, int] = {}
