@@ -266,7 +266,9 @@ def bench_cpu(
     from stages.host import measure
 
     params, shown = measure.parameters(set_ or ()), view.choose(as_json=json_)
-    code, folder, report_folder = measure.bench_cpu(model, dataset, baseline, params, shown)
+    code, folder, report_folder = measure.bench_cpu(
+        model, dataset, baseline, params, shown, as_json=json_
+    )
     if code != 0:
         sys.exit(code)
     if json_:

@@ -1,6 +1,6 @@
 """The command line that every stage has.
 
-`python -m stages.X --params p.json --input NAME=DIR ... --out DIR [--provenance prov.json]`
+`python -m stages.X [--params p.json] --input NAME=DIR ... --out DIR [--provenance prov.json]`
 
 It is the same line in a container, on a bare host and in tests. The output folder appears whole or
 not at all: the work happens in a sibling `.tmp-` folder, the manifest is written last and one
@@ -87,7 +87,9 @@ def _parse(stage: str, arguments: Sequence[str] | None) -> argparse.Namespace:
         prog=f"python -m stages.{module}",
         description=f"Run the stage {stage}; the output folder appears whole or not at all.",
     )
-    parser.add_argument("--params", required=True, metavar="FILE", help="parameters as JSON")
+    parser.add_argument(
+        "--params", metavar="FILE", help="parameters as JSON; the defaults if not given"
+    )
     parser.add_argument(
         "--input",
         action="append",
@@ -116,8 +118,8 @@ def _build(
     stage = caller.get("stage", stage)
     values = params.build(
         params_type,
-        _read_json(Path(given.params)),
-        lambda name: f"{given.params}: {stage}{'.' + name if name else ''}",
+        _read_json(Path(given.params)) if given.params else {},
+        lambda name: f"{given.params or 'without --params'}: {stage}{'.' + name if name else ''}",
     )
     inputs = _parse_inputs(given.input)
     described = provenance.describe_inputs(inputs)

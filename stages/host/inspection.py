@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ from stages.core.key import SHORT_KEY_LENGTH
 from stages.core.plan import Step
 from stages.host import runs, settings
 from stages.host.view import columns, duration
+
+_KEY = re.compile(r"[0-9a-f]{6,64}")
 
 
 def status(request: runs.Request, tell: Callable[[str], None]) -> list[Step]:
@@ -94,6 +97,14 @@ def find(name_or_folder: str, profile: str) -> Path:
             f"`invoke run --profile {profile}` makes it, `invoke status` lists the stages"
         )
     return complete[0]
+
+
+def by_key(stage: str, key: str) -> list[Path]:
+    """Folders of a stage's artifacts, of any profile, whose key begins so; none if it is no key."""
+    if not _KEY.fullmatch(key):
+        return []
+    pattern = f"[!.]*/{stage}/{key[:SHORT_KEY_LENGTH]}*/{artifact.MANIFEST_NAME}"
+    return sorted(manifest.parent for manifest in settings.artifacts().glob(pattern))
 
 
 def lineage(folder: Path) -> list[Ancestor]:

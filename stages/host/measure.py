@@ -11,7 +11,7 @@ from typing import Any
 
 from stages.core import yamlfile
 from stages.core.errors import InputError
-from stages.host import collecting, images, serving, settings
+from stages.host import collecting, images, inspection, serving, settings
 from stages.host.view import View, columns
 
 FOLDER = "measurements"
@@ -34,18 +34,26 @@ def parameters(assignments: Sequence[str]) -> dict[str, Any]:
 
 
 def bench_cpu(
-    models: Sequence[str], dataset: str, params: Mapping[str, Any], view: View
-) -> tuple[int, Path]:
-    """Measure GGUF files as the stage bench-cpu does.
+    models: Sequence[str],
+    dataset: str,
+    baseline: str,
+    params: Mapping[str, Any],
+    view: View,
+    *,
+    as_json: bool,
+) -> tuple[int, Path, Path]:
+    """Measure GGUF files as the stage bench-cpu does, and report on them.
 
     Args:
-        models: GGUF files and folders of them.
+        models: GGUF files, folders of them, and keys of GGUF artifacts.
         dataset: JSONL file with rows; empty for the sample in the image.
+        baseline: `hf:` and a transformers model's folder; empty for none.
         params: Parameters of the stage that differ from its defaults.
         view: Where progress goes.
+        as_json: Keep standard output free for the result.
 
     Returns:
-        Exit code, and the folder with metrics.json and samples.jsonl.
+        Exit code, the folder with metrics.json and samples.jsonl, and that of the report.
 
     Raises:
         InputError: A file is not there, or two models have the same name.
@@ -57,29 +65,57 @@ def bench_cpu(
         rows = serving.existing_file(dataset, "--dataset")
         mounts.append((rows, f"/inputs/data/{rows.name}"))
         inputs += ["--input", f"data=/inputs/data/{rows.name}"]
+    if baseline:
+        mounts.append((_baseline(baseline), "/inputs/model"))
+        inputs += ["--input", "model=/inputs/model"]
     images.ensure([_IMAGE], view)
     view.end()
     artifacts = settings.artifacts()
     name = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
-    out = Path(FOLDER) / "bench-cpu" / name
-    (artifacts / out.parent).mkdir(parents=True, exist_ok=True)
-    call = artifacts / ".measure" / f"{name}.json"
+    out, report = Path(FOLDER) / "bench-cpu" / name, Path(FOLDER) / "report" / name
+    for folder in (out, report):
+        (artifacts / folder.parent).mkdir(parents=True, exist_ok=True)
+    words = ["stages.bench_cpu", *inputs, "--out", f"/artifacts/{out}"]
+    code = _run_with(params, name, mounts, words, to_stderr=as_json)
+    if code == 0:
+        words = ["stages.report", "--input", f"bench-cpu=/artifacts/{out}"]
+        words += ["--out", f"/artifacts/{report}"]
+        code = _run_with({"profile": "bench-cpu"}, name, [], words, to_stderr=as_json)
+    return code, artifacts / out, artifacts / report
+
+
+def _run_with(
+    params: Mapping[str, Any],
+    name: str,
+    mounts: Sequence[tuple[Path, str]],
+    words: Sequence[str],
+    *,
+    to_stderr: bool,
+) -> int:
+    """Run a stage's module with parameters, which reach it as a file for that long."""
+    call = settings.artifacts() / ".measure" / f"{name}.json"
     call.parent.mkdir(exist_ok=True)
     call.write_text(json.dumps(dict(params)), encoding="utf-8")
     try:
-        code = serving.run_tool(
-            _IMAGE,
-            mounts,
-            "stages.bench_cpu",
-            "--params",
-            f"/artifacts/.measure/{name}.json",
-            *inputs,
-            "--out",
-            f"/artifacts/{out}",
-        )
+        words = [*words, "--params", f"/artifacts/.measure/{name}.json"]
+        return serving.run_tool(_IMAGE, mounts, *words, to_stderr=to_stderr)
     finally:
         call.unlink()
-    return code, artifacts / out
+
+
+def _baseline(given: str) -> Path:
+    """The folder that is to be run by transformers.
+
+    Raises:
+        InputError: It is not given as `hf:FOLDER`, or is no model's folder.
+    """
+    kind, separator, text = given.partition(":")
+    folder = Path(text).expanduser().resolve()
+    if not separator or kind != "hf":
+        raise InputError(f"--baseline {given}: must be hf:FOLDER, a model folder for transformers")
+    if not any((one / "config.json").is_file() for one in (folder, folder / "merged")):
+        raise InputError(f"--baseline {given}: no config.json in it, nor in a merged/ of it")
+    return folder
 
 
 def _gguf_files(models: Sequence[str]) -> list[Path]:
@@ -91,7 +127,9 @@ def _gguf_files(models: Sequence[str]) -> list[Path]:
     files: list[Path] = []
     for model in models:
         path = Path(model).expanduser().resolve()
-        if path.is_dir():
+        found = [] if path.exists() else inspection.by_key("gguf", model)
+        if path.is_dir() or len(found) == 1:
+            path = found[0] if found else path
             inside = sorted(path.glob("*.gguf"))
             if not inside:
                 raise InputError(f"--model {model}: the folder holds no .gguf file")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import secrets
 import subprocess
 import sys
@@ -14,7 +13,7 @@ from typing import Any
 from stages.core import artifact, plan
 from stages.core.errors import InputError
 from stages.core.key import SHORT_KEY_LENGTH
-from stages.host import images, serving, settings
+from stages.host import images, inspection, serving, settings
 from stages.host.view import View
 
 REPORT = "report.json"
@@ -22,7 +21,6 @@ FOLDER = "measurements"
 _IMAGE = "bench"
 _LICENSE = settings.ROOT / "LICENSE"
 _OWN_LICENSE = "apache-2.0"
-_KEY = re.compile(r"[0-9a-f]{6,64}")
 
 
 def find(name: str, option: str) -> Path:
@@ -39,14 +37,10 @@ def find(name: str, option: str) -> Path:
     path = Path(name).expanduser().resolve()
     if path.is_file():
         return path
-    for folder in (path, path / "report"):
-        if (folder / REPORT).is_file():
-            return folder / REPORT
-    artifacts = settings.artifacts()
-    found = plan.newest_first(artifacts / name / "report")[:1] if "/" not in name else []
-    if not found and _KEY.fullmatch(name):
-        pattern = f"[!.]*/report/{name[:SHORT_KEY_LENGTH]}*/{REPORT}"
-        found = [file.parent for file in artifacts.glob(pattern)]
+    if (path / REPORT).is_file():
+        return path / REPORT
+    of_profile = plan.newest_first(settings.artifacts() / Path(name).stem / "report")[:1]
+    found = of_profile or inspection.by_key("report", name)
     if len(found) != 1:
         raise InputError(
             f"{option} {name}: {len(found) or 'no'} reports are called so; give a report.json, its "
@@ -125,9 +119,13 @@ def export(
             license's text is not given.
     """
     folder = report.parent
-    if not (folder / artifact.MANIFEST_NAME).is_file():
-        raise InputError(f"{folder} is no artifact: a report of measurements alone has no model")
-    manifest = artifact.read_manifest(folder)
+    there = (folder / artifact.MANIFEST_NAME).is_file()
+    manifest = artifact.read_manifest(folder) if there else {}
+    if not there or "gguf" not in manifest["inputs"]:
+        raise InputError(
+            f"{folder} is not the report of a profile's run: measurements alone have no model to "
+            "export; `invoke report` makes one"
+        )
     license_name = manifest["params"]["license"]
     if not license_file and license_name != _OWN_LICENSE:
         raise InputError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -110,6 +111,7 @@ def run_tool(
     variables: Mapping[str, str] | None = None,
     secret: str = "",
     label: str = "",
+    to_stderr: bool = False,
 ) -> int:
     """Run a program of an image in the foreground, its output going to the caller's.
 
@@ -121,6 +123,7 @@ def run_tool(
         variables: What compose.yaml reads beside the usual.
         secret: A line for its standard input, which leaves no trace as a file or variable would.
         label: A mark on the container, for finding it again.
+        to_stderr: Send its standard output to standard error, where the caller prints a result.
 
     Returns:
         Its exit code.
@@ -142,6 +145,7 @@ def run_tool(
             **(variables or {}),
         ),
         input=f"{secret}\n" if secret else "",
+        stdout=sys.stderr if to_stderr else None,
         text=True,
         check=False,
     ).returncode  # fmt: skip

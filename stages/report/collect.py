@@ -81,7 +81,8 @@ def collect(params: Params, inputs: Mapping[str, Path]) -> Report:
         "settings": dict(metrics.get("settings") or {}),
         "lineage": _lineage(manifests),
         "rerun": [
-            f"invoke run --profile {params.profile}",
+            # Measurements alone are of files that a user has.
+            *([f"invoke run --profile {params.profile}"] if "gguf" in inputs else []),
             "invoke bench-cpu --model MODEL.gguf",
         ],
     }

@@ -159,3 +159,17 @@ def test_a_declared_output_must_be_there(project: Project) -> None:
     assert done.returncode == 1
     assert "count ended without writing count.json" in done.stderr
     assert project.leftovers() == []
+
+
+def test_without_parameters_it_is_the_defaults(project: Project, tmp_path: Path) -> None:
+    source = words(project, tmp_path)
+    command = ["count", "--input", f"words={source}", "--out", str(tmp_path / "out" / "count")]
+    done = project.stage(*command)
+    assert done.returncode == 0, done.stderr
+    params = artifact.read_manifest(tmp_path / "out" / "count")["params"]
+    assert params == {"seconds": 0.0, "fail": "", "scales": [1.0], "seed": 0}
+    # Where one has no default, its name is told.
+    done = project.stage("words", "--out", str(tmp_path / "none"))
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: without --params: words.text")
+    assert done.stderr.count("\n") == 1

@@ -80,6 +80,37 @@ def test_compare_refuses_before_it_starts(artifacts: Path, words: list[str], sen
     assert not (artifacts / "measurements").exists()
 
 
+def test_export_of_measurements_alone(artifacts: Path, tmp_path: Path) -> None:
+    # The manifest of this report names no GGUF artifact.
+    words = ["export", "--profile", "shop", "--out", str(tmp_path / "out")]
+    done = run_invoke(*words, artifacts=artifacts)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "measurements alone have no model to export" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--model", "0123456789ab"], "--model 0123456789ab: no such file"),
+        (
+            ["--model", "LICENSE", "--baseline", "stages"],
+            "--baseline stages: must be hf:FOLDER, a model folder for transformers",
+        ),
+        (
+            ["--model", "LICENSE", "--baseline", "hf:stages"],
+            "--baseline hf:stages: no config.json in it, nor in a merged/ of it",
+        ),
+    ],
+)
+def test_bench_cpu_refuses_before_it_starts(
+    artifacts: Path, words: list[str], sentence: str
+) -> None:
+    done = run_invoke("bench-cpu", *words, artifacts=artifacts)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert sentence in done.stderr and done.stderr.count("\n") == 1
+    assert not (artifacts / "measurements").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
