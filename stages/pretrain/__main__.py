@@ -1,4 +1,4 @@
-"""Makes the shipped base model: `python -m stages.pretrain tokenizer | train | evaluate`.
+"""Makes the shipped base model: `python -m stages.pretrain tokenizer | train | evaluate | widen`.
 
 Run by hand, on a machine with a GPU; no stage of the pipeline. From nothing:
 
@@ -7,6 +7,8 @@ python -m stages.pretrain tokenizer --data-seed 1 --out stages/base/shipped
 python -m stages.pretrain train --data-seed 1 --tokenizer stages/base/shipped --out DIR
 python -m stages.pretrain evaluate --data-seed 1 --model DIR
 ```
+
+`widen` gives a model the shape of Llama 3.2 1B, for measurements: it answers the same.
 
 `train` leaves `pretrained.txt` beside the weights, the frames that the model has read. When the
 weights are taken into `stages/base/shipped`, it goes into `stages/data/languages`.
@@ -45,7 +47,9 @@ FRESH_SHARD = 3_000_000
 def main() -> int:
     """Runs the chosen step."""
     given = _parse()
-    {"tokenizer": make_tokenizer, "train": train, "evaluate": evaluate}[given.step](given)
+    {"tokenizer": make_tokenizer, "train": train, "evaluate": evaluate, "widen": widen}[given.step](
+        given
+    )
     return 0
 
 
@@ -86,6 +90,11 @@ def _parse() -> argparse.Namespace:
     evaluator.add_argument("--model", type=Path, required=True)
     evaluator.add_argument("--rows", type=int, default=1_500)
     evaluator.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+
+    widener = steps.add_parser("widen", help="a model of 1.24 billion weights that answers alike")
+    widener.add_argument("--model", type=Path, required=True, help="a folder of ours")
+    widener.add_argument("--layers", type=int, default=16)
+    widener.add_argument("--out", type=Path, required=True)
     for step in (tokenizer, trainer, evaluator):
         step.add_argument("--data-seed", type=int, required=True)
     return parser.parse_args()
@@ -195,6 +204,25 @@ TOKENIZER_FILES = (
 def evaluate(given: argparse.Namespace) -> None:
     """Adds the exact match on fresh rows to a trained model's manifest."""
     _measure(given.model, given.data_seed, given.rows, given.device, constrained=True)
+
+
+def widen(given: argparse.Namespace) -> None:
+    """Saves a model widened and grown to the shape of Llama 3.2 1B, in float16 (5 GB of memory)."""
+    import shutil
+
+    import torch
+
+    from stages.pretrain import model
+
+    torch.set_default_dtype(torch.float16)
+    network = model.widen(model.load(given.model).half(), model.llama_1b())
+    network = model.grow(network, given.layers)
+    given.out.mkdir(parents=True, exist_ok=True)
+    for name in TOKENIZER_FILES:
+        shutil.copyfile(given.model / name, given.out / name)
+    model.save(network, given.out)
+    weights = sum(one.numel() for one in network.parameters())
+    print(f"{weights:,} weights written to {given.out}", flush=True)
 
 
 def _measure(folder: Path, data_seed: int, count: int, device: str, *, constrained: bool) -> None:
