@@ -1,4 +1,4 @@
-"""`python -m stages.bench_cpu [--params p.json] --input gguf=DIR [--input data=DIR] [--input model=DIR] --out DIR`."""
+"""`python -m stages.bench_cpu [--params p.json] --input gguf=DIR [--input ...] --out DIR`."""
 
 from stages.bench_cpu.params import Params
 from stages.bench_cpu.stage import run
