@@ -214,6 +214,7 @@ def widen(given: argparse.Namespace) -> None:
 
     from stages.pretrain import model
 
+    torch.manual_seed(0)
     torch.set_default_dtype(torch.float16)
     network = model.widen(model.load(given.model).half(), model.llama_1b())
     network = model.grow(network, given.layers)

@@ -82,69 +82,73 @@ def grow(model: LlamaForCausalLM, layers: int) -> LlamaForCausalLM:
 def widen(model: LlamaForCausalLM, shape: LlamaConfig) -> LlamaForCausalLM:
     """A wider copy with as many layers that computes the same, but for the order of additions.
 
-    The old model lives in the first dimensions of the new one. What the new ones read is random,
-    what they write is zero, so that they can learn.
+    Each dimension, neuron and head becomes several that hold the same; what reads them shares its
+    weight out among them at random, so that each copy learns something of its own (Net2Net, Chen,
+    Goodfellow, Shlens, 2015). Neurons left over read at random and write nothing yet.
 
     Args:
         model: the old model.
         shape: widths of the new one: hidden, intermediate, heads, key heads, a head's, vocabulary.
 
     Raises:
-        ValueError: a width of the shape is smaller, or heads are not a multiple as wide.
+        ValueError: neurons or vocabulary are fewer, or another width is no multiple of the old.
     """
     old = model.config
-    names = ("hidden_size", "intermediate_size", "num_key_value_heads", "head_dim", "vocab_size")
     group, old_group = (c.num_attention_heads // c.num_key_value_heads for c in (shape, old))
+    names = ("hidden_size", "num_key_value_heads", "head_dim", "intermediate_size", "vocab_size")
     if (
-        any(getattr(shape, name) < getattr(old, name) for name in names)
-        or group < old_group
-        or shape.head_dim % old.head_dim
+        any(getattr(shape, name) % getattr(old, name) for name in names[:3])
+        or any(getattr(shape, name) < getattr(old, name) for name in names[3:])
+        or group % old_group
     ):
-        raise ValueError("the new shape must be wider all over, its heads by a whole multiple")
+        raise ValueError("the new shape must be a whole multiple of the old, or wider, all over")
     widths = {name: getattr(shape, name) for name in (*names, "num_attention_heads")}
-    share = old.hidden_size / shape.hidden_size
-    config = LlamaConfig.from_dict(
-        old.to_dict() | widths | {"rms_norm_eps": old.rms_norm_eps * share}
-    )
+    config = LlamaConfig.from_dict(old.to_dict() | widths)
     wide = LlamaForCausalLM(config)
+    # What each new dimension, key head, head, value dimension and neuron is a copy of.
+    stream = torch.arange(config.hidden_size) % old.hidden_size
+    key_heads = torch.arange(config.num_key_value_heads) % old.num_key_value_heads
+    heads = (key_heads[:, None] * old_group + torch.arange(group) % old_group).reshape(-1)
+    dims = torch.arange(config.head_dim) % old.head_dim
+    used = config.intermediate_size // old.intermediate_size * old.intermediate_size
+    neurons = torch.arange(used) % old.intermediate_size
+    values, mixed = (_rows(copied, dims, old.head_dim) for copied in (key_heads, heads))
+    # A rotated pair keeps its frequency; pairs between two of the old ones are new.
     times = config.head_dim // old.head_dim
     half = torch.arange(old.head_dim // 2)
-    # A rotated pair keeps its frequency.
     rotated = torch.cat([half * times, half * times + config.head_dim // 2])
-    heads = torch.arange(old.num_attention_heads)
-    places = heads // old_group * group + heads % old_group
-    queries = _rows(places, rotated, config.head_dim)
-    keys = _rows(torch.arange(old.num_key_value_heads), rotated, config.head_dim)
-    values = _rows(
-        torch.arange(old.num_key_value_heads), torch.arange(old.head_dim), config.head_dim
-    )
-    mixed = _rows(places, torch.arange(old.head_dim), config.head_dim)
-    stream, neurons = torch.arange(old.hidden_size), torch.arange(old.intermediate_size)
-    # A norm's mean is over more dimensions now, and most are zero.
-    norm = share**0.5
+    sharper = times**0.5
     with torch.no_grad():
         wide.model.embed_tokens.weight.zero_()
-        wide.model.embed_tokens.weight[: old.vocab_size, stream] = model.model.embed_tokens.weight
-        wide.model.norm.weight[stream] = model.model.norm.weight * norm
-        wide.model.norm.weight[old.hidden_size :] = norm
+        wide.model.embed_tokens.weight[: old.vocab_size] = model.model.embed_tokens.weight[
+            :, stream
+        ]
+        # The head is the embedding, and adds up what all copies hold.
+        wide.model.norm.weight[:] = (
+            model.model.norm.weight[stream] * old.hidden_size / config.hidden_size
+        )
         for new, one in zip(wide.model.layers, model.model.layers, strict=True):
             for name in ("input_layernorm", "post_attention_layernorm"):
-                getattr(new, name).weight.fill_(norm)
-                getattr(new, name).weight[stream] = getattr(one, name).weight * norm
+                getattr(new, name).weight[:] = getattr(one, name).weight[stream]
             attention, before = new.self_attn, one.self_attn
-            sharper = (config.head_dim / old.head_dim) ** 0.5
-            attention.k_proj.weight[_all_of(keys, config.head_dim)] = 0
-            _put(attention.q_proj, before.q_proj.weight * sharper, queries, stream)
-            _put(attention.k_proj, before.k_proj.weight, keys, stream)
-            _put(attention.v_proj, before.v_proj.weight, values, stream)
-            _put(new.mlp.gate_proj, one.mlp.gate_proj.weight, neurons, stream)
-            _put(new.mlp.up_proj, one.mlp.up_proj.weight, neurons, stream)
-            for layer, weight, columns in (
-                (attention.o_proj, before.o_proj.weight, mixed),
-                (new.mlp.down_proj, one.mlp.down_proj.weight, neurons),
+            for layer, weight, copied in (
+                (attention.q_proj, before.q_proj.weight * sharper, heads),
+                (attention.k_proj, before.k_proj.weight, key_heads),
             ):
-                layer.weight.zero_()
-                _put(layer, weight, stream, columns)
+                rows = _rows(copied, torch.arange(old.head_dim), old.head_dim)
+                places = _rows(torch.arange(len(copied)), rotated, config.head_dim)
+                if layer is attention.k_proj:
+                    layer.weight.zero_()
+                layer.weight[places] = _shared_out(weight[rows], stream)
+            attention.v_proj.weight[:] = _shared_out(before.v_proj.weight[values], stream)
+            attention.o_proj.weight[:] = _shared_out(before.o_proj.weight[stream], mixed)
+            for name in ("gate_proj", "up_proj"):
+                weight = getattr(one.mlp, name).weight[neurons]
+                getattr(new.mlp, name).weight[:used] = _shared_out(weight, stream)
+            new.mlp.down_proj.weight[:, :used] = _shared_out(
+                one.mlp.down_proj.weight[stream], neurons
+            )
+            new.mlp.down_proj.weight[:, used:] = 0
     return wide
 
 
@@ -153,16 +157,16 @@ def _rows(heads: torch.Tensor, dims: torch.Tensor, head_width: int) -> torch.Ten
     return (heads[:, None] * head_width + dims[None, :]).reshape(-1)
 
 
-def _all_of(rows: torch.Tensor, head_width: int) -> torch.Tensor:
-    """All rows of the heads that some rows belong to."""
-    heads = torch.unique(rows // head_width)
-    return _rows(heads, torch.arange(head_width), head_width)
+def _shared_out(weight: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+    """A matrix `(out, in)` for an input that has old column `columns[i]` at its place `i`.
 
-
-def _put(
-    layer: torch.nn.Linear, weight: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor
-) -> None:
-    layer.weight[rows[:, None], columns[None, :]] = weight
+    The copies' weights add up to the old one. Their differences are random and as large as their
+    equal shares are, so that they round differently too.
+    """
+    share = (weight.float() / columns.bincount())[:, columns]
+    noise = torch.randn_like(share) * share.std()
+    sums = torch.zeros(weight.shape).index_add_(1, columns, noise)
+    return (share + noise - (sums / columns.bincount())[:, columns]).to(weight.dtype)
 
 
 def save(model: LlamaForCausalLM, folder: Path) -> None:

@@ -3,14 +3,14 @@
 #   tests/gpu/scale.sh make FOLDER         a model of that shape, pre-trained, fine-tuned and quantized
 #   tests/gpu/scale.sh bench FOLDER        bench-gpu on it; PARAMS replaces the parameters below
 #   tests/gpu/scale.sh pace FOLDER         fine-tuning on rows of some 200 tokens, at several batches
-# Each takes about ten minutes on an H100. For less, MODEL=base leaves QLoRA out, METHODS=gptq leaves
-# AWQ out; PRETRAIN_STEPS, at most PRETRAIN_SEC, and TRAIN_ROWS say how long the model learns, and
-# GPTQ adds to the parameters of its quantization.
+# Each takes about ten minutes on an H100. MODEL=base leaves QLoRA out; METHODS are the checkpoints,
+# gptq-g32 one with groups of 32; PRETRAIN_STEPS, at most PRETRAIN_SEC, and TRAIN_ROWS say how long
+# the model learns.
 set -uo pipefail
 step=$1 folder=$2
 mkdir -p "$folder"
 PRETRAIN_STEPS=${PRETRAIN_STEPS:-150} PRETRAIN_SEC=${PRETRAIN_SEC:-140} TRAIN_ROWS=${TRAIN_ROWS:-4000}
-MODEL=${MODEL:-train} METHODS=${METHODS-gptq awq}
+MODEL=${MODEL:-train} METHODS=${METHODS-gptq gptq-g32 awq}
 export GPTQMODEL_TORCH_EXTENSIONS_DIR=$folder/kernels
 
 stage() { # name, output, parameters, inputs...
@@ -46,10 +46,10 @@ pace() {
     stage data pace-data '{"seed": 20262, "train_rows": 8192, "validation_rows": 60, "test_rows": 60,
         "min_catalog_lines": 8, "max_catalog_lines": 12}'
     local run
-    for run in "128 64 true" "64 128 true" "32 256 false"; do  # the same rows each
+    for run in "128 64 true false" "256 32 true true" "32 256 false false"; do  # the same rows each
         set -- $run
-        train "pace-$1-compile-$3" pace-data "\"batch_rows\": $1, \"max_steps\": $2, \"compile_layers\": $3,
-            \"evaluation_rows\": 8, \"parity_rows\": 8, \"max_drop\": 1"
+        train "pace-$1" pace-data "\"batch_rows\": $1, \"max_steps\": $2, \"compile_layers\": $3,
+            \"gradient_checkpointing\": $4, \"evaluation_rows\": 8, \"parity_rows\": 8, \"max_drop\": 1"
     done
 }
 
@@ -59,11 +59,12 @@ make() {
     [ -e "$folder/base" ] || pretrain || return 1
     [ "$MODEL" = base ] || train train data '"batch_rows": 64, "compile_layers": true,
         "evaluation_rows": 64, "parity_rows": 60, "max_drop": 0.05' || return 1
-    local method more
-    for method in $METHODS; do
-        [ "$method" = gptq ] && more=${GPTQ:-} || more=
-        stage gptq "$method" "{\"method\": \"$method\", \"device\": \"cuda\", \"seed\": 1,
-            \"parity_rows\": 60, \"max_drop\": 0.05, ${more:-\"calibration_rows\": 128}}" \
+    local name group
+    for name in $METHODS; do
+        group=${name#*-g}
+        [ "$group" = "$name" ] && group=128
+        stage gptq "$name" "{\"method\": \"${name%%-*}\", \"group_size\": $group, \"device\": \"cuda\",
+            \"seed\": 1, \"parity_rows\": 60, \"max_drop\": 0.05}" \
             model="$folder/$MODEL" data="$folder/data" &
     done
     wait
@@ -72,7 +73,7 @@ make() {
 bench() {
     local default='{"variants": ["fp16", "bf16", "nf4", "gptq:marlin", "gptq:triton", "awq:marlin"]}'
     stage bench_gpu bench "${PARAMS:-$default}" model="$folder/$MODEL" data="$folder/data" \
-        gptq="$folder/gptq" $([ -e "$folder/awq" ] && echo "awq=$folder/awq")
+        $(for name in $METHODS; do echo "$name=$folder/$name"; done)
 }
 
 $step

@@ -50,6 +50,8 @@ def test_a_widened_model_computes_the_same_and_all_of_it_can_learn() -> None:
     with torch.no_grad():
         same = large(tokens).logits[..., :VOCABULARY]
         torch.testing.assert_close(same, small(tokens).logits, atol=1e-4, rtol=1e-4)
+    mlp = large.model.layers[0].mlp
+    assert not torch.equal(mlp.gate_proj.weight[:, :128], mlp.gate_proj.weight[:, 128:256])
     optimizer = torch.optim.SGD(large.parameters(), lr=0.1)
     for _ in range(2):
         large(input_ids=tokens, labels=tokens).loss.backward()
@@ -59,7 +61,7 @@ def test_a_widened_model_computes_the_same_and_all_of_it_can_learn() -> None:
         assert layer.weight.grad[-1].any(), "a new head or neuron does not learn"
     for layer in (attention.o_proj, mlp.down_proj):
         assert layer.weight.grad[-1].any(), "a new dimension does not learn"
-    with pytest.raises(ValueError, match="wider all over"):
+    with pytest.raises(ValueError, match="all over"):
         model.widen(large, LlamaConfig(**shape.to_dict() | {"vocab_size": 100}))
 
 
