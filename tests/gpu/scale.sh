@@ -31,7 +31,7 @@ pretrain() {
 from gptqmodel.utils.marlin import prewarm_marlin_extension
 print(prewarm_marlin_extension(torch.float16))' >"$folder/kernels.log" 2>&1 &  # beside all else
     python3 -m stages.pretrain train --llama-1b --init stages/base/shipped --tokenizer stages/base/shipped \
-        --data-seed 7 --layers 16 --lines 16 --steps "$PRETRAIN_STEPS" --warmup-steps 40 --learning-rate 2e-4 \
+        --data-seed 7 --layers 16 --lines 16 --steps "$PRETRAIN_STEPS" --warmup-steps 40 --learning-rate 3e-5 \
         --limit-sec "$PRETRAIN_SEC" --report-every 50 --shard-texts 2000 --fresh-rows 0 \
         --commit "${COMMIT:-unknown}" --out "$folder/base" 2>&1 | tee "$folder/base.log" | tail -n 3
     mv "$folder/base/manifest.json" "$folder/base/pretrained.txt" "$folder"
