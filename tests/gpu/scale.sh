@@ -2,14 +2,14 @@
 # The measurement at the scale of Llama 3.2 1B, on a host with an NVIDIA GPU and the images' packages:
 #   tests/gpu/scale.sh make FOLDER         a model of that shape, pre-trained, fine-tuned and quantized
 #   tests/gpu/scale.sh bench FOLDER        bench-gpu on it; PARAMS replaces the parameters below
-#   tests/gpu/scale.sh pace FOLDER         fine-tuning on rows of some 200 tokens, at several batches
-# Each takes about ten minutes on an H100. MODEL=base leaves QLoRA out; METHODS are the checkpoints,
-# gptq-g32 one with groups of 32; PRETRAIN_STEPS, at most PRETRAIN_SEC, and TRAIN_ROWS say how long
-# the model learns.
+# Each takes five to ten minutes on an H100. Rows have some 200 tokens; fine-tuning's manifest says how
+# many a second it read. MODEL=base leaves QLoRA out; METHODS are the checkpoints, gptq-g32 one with
+# groups of 32; PRETRAIN_STEPS, at most PRETRAIN_SEC, TRAIN_ROWS and BATCH_ROWS say how the model learns.
 set -uo pipefail
 step=$1 folder=$2
 mkdir -p "$folder"
-PRETRAIN_STEPS=${PRETRAIN_STEPS:-150} PRETRAIN_SEC=${PRETRAIN_SEC:-140} TRAIN_ROWS=${TRAIN_ROWS:-4000}
+PRETRAIN_STEPS=${PRETRAIN_STEPS:-50} PRETRAIN_SEC=${PRETRAIN_SEC:-140}
+TRAIN_ROWS=${TRAIN_ROWS:-8192} BATCH_ROWS=${BATCH_ROWS:-128}
 MODEL=${MODEL:-train} METHODS=${METHODS-gptq gptq-g32 awq}
 export GPTQMODEL_TORCH_EXTENSIONS_DIR=$folder/kernels
 
@@ -31,34 +31,19 @@ pretrain() {
 from gptqmodel.utils.marlin import prewarm_marlin_extension
 print(prewarm_marlin_extension(torch.float16))' >"$folder/kernels.log" 2>&1 &  # beside all else
     python3 -m stages.pretrain train --llama-1b --init stages/base/shipped --tokenizer stages/base/shipped \
-        --data-seed 7 --layers 16 --lines 16 --steps "$PRETRAIN_STEPS" --warmup-steps 40 --learning-rate 3e-5 \
+        --data-seed 7 --layers 16 --lines 16 --steps "$PRETRAIN_STEPS" --warmup-steps 20 --learning-rate 3e-5 \
         --limit-sec "$PRETRAIN_SEC" --report-every 50 --shard-texts 2000 --fresh-rows 0 \
         --commit "${COMMIT:-unknown}" --out "$folder/base" 2>&1 | tee "$folder/base.log" | tail -n 3
     mv "$folder/base/manifest.json" "$folder/base/pretrained.txt" "$folder"
 }
 
-train() { # output, data, parameters
-    stage train "$1" "{\"device\": \"cuda\", \"seed\": 1, \"learning_rate\": 1e-4, \"evaluations\": 1, $3}" \
-        base="$folder/base" data="$folder/$2"
-}
-
-pace() {
-    stage data pace-data '{"seed": 20262, "train_rows": 8192, "validation_rows": 60, "test_rows": 60,
-        "min_catalog_lines": 8, "max_catalog_lines": 12}'
-    local run
-    for run in "128 64 true false" "256 32 true true" "32 256 false false"; do  # the same rows each
-        set -- $run
-        train "pace-$1" pace-data "\"batch_rows\": $1, \"max_steps\": $2, \"compile_layers\": $3,
-            \"gradient_checkpointing\": $4, \"evaluation_rows\": 8, \"parity_rows\": 8, \"max_drop\": 1"
-    done
-}
-
 make() {
-    stage data data "{\"seed\": 20261, \"train_rows\": $TRAIN_ROWS, \"validation_rows\": 300,
-        \"test_rows\": 3000}"
+    stage data data "{\"seed\": 20262, \"train_rows\": $TRAIN_ROWS, \"validation_rows\": 300,
+        \"test_rows\": 3000, \"min_catalog_lines\": 8, \"max_catalog_lines\": 12}"
     [ -e "$folder/base" ] || pretrain || return 1
-    [ "$MODEL" = base ] || train train data '"batch_rows": 64, "compile_layers": true,
-        "evaluation_rows": 64, "parity_rows": 60, "max_drop": 0.05' || return 1
+    [ "$MODEL" = base ] || stage train train "{\"device\": \"cuda\", \"seed\": 1, \"learning_rate\": 1e-4,
+        \"batch_rows\": $BATCH_ROWS, \"compile_layers\": true, \"evaluations\": 1, \"evaluation_rows\": 64,
+        \"parity_rows\": 60, \"max_drop\": 0.05}" base="$folder/base" data="$folder/data" || return 1
     local name group
     for name in $METHODS; do
         group=${name#*-g}
