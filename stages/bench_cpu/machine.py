@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 _CPU = Path("/sys/devices/system/cpu")
 _CPUINFO = Path("/proc/cpuinfo")
+# Of four bytes each, a gigabyte: more than a cache holds.
+_READ_NUMBERS = 1 << 28
+_READ_RUNS = 5
 
 
 def describe() -> dict[str, Any]:
@@ -52,6 +57,24 @@ def choose_cores(threads: int) -> list[int]:
         seen[physical] = seen.get(physical, -1) + 1
         ranked.append((seen[physical], core))
     return sorted(core for _, core in sorted(ranked)[:threads])
+
+
+def read_bytes_per_sec(threads: int) -> float:
+    """How fast so many threads read memory: the best of a few runs.
+
+    They multiply and add what they read, as a pass of one token does with the weights.
+    """
+    import numpy
+
+    with pinned(threads), ThreadPoolExecutor(threads) as pool:
+        share = _READ_NUMBERS // threads
+        arrays = list(pool.map(lambda _: numpy.ones(share, numpy.float32), range(threads)))
+        took_sec = []
+        for _ in range(_READ_RUNS):
+            started_sec = time.perf_counter()
+            list(pool.map(lambda array: array @ array, arrays))
+            took_sec.append(time.perf_counter() - started_sec)
+    return sum(array.nbytes for array in arrays) / min(took_sec)
 
 
 @contextmanager

@@ -45,13 +45,19 @@ def run(params: Params, inputs: Mapping[str, Path], out: Path) -> dict[str, Any]
     cores = hostinfo.usable_cores()
     threads = params.threads or cores
     print(f"{len(variants)} variants, {len(rows)} rows, {threads} threads", flush=True)
+    read = machine.read_bytes_per_sec(threads)
+    print(f"memory is read at {read / 1e9:.1f} GB/s", flush=True)
 
     with (out / "samples.jsonl").open("w", encoding="utf-8") as samples:
 
         def record(sample: dict[str, Any]) -> None:
             samples.write(json.dumps(sample, ensure_ascii=False) + "\n")
 
-        host = {**hostinfo.describe(), **machine.describe()}
+        host = {
+            **hostinfo.describe(),
+            **machine.describe(),
+            "memory_read_bytes_per_sec": read,
+        }
         right, texts = quality.measure(params, variants, rows, cores, record)
         reference, near = fidelity.measure(params, variants, rows, texts, out, cores, record)
         speed, noise, backend = timing.measure(params, variants, rows, threads, record)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from stages.bench_cpu.dataset import cycle
+from stages.bench_cpu.energy import Energy
 from stages.bench_cpu.params import Params
 from stages.bench_cpu.process import Worker
 from stages.bench_cpu.quality import Record
@@ -40,6 +41,8 @@ class _Timed:
     worker: Worker | None = None
     loaded: dict[str, Any] = field(default_factory=dict)
     constrained: list[list[float]] = field(default_factory=list)
+    known: list[float] = field(default_factory=list)
+    joules: list[float | None] = field(default_factory=list)
     free: list[float] = field(default_factory=list)
     speed: list[dict[str, Any]] = field(default_factory=list)
 
@@ -134,13 +137,20 @@ def _take_turn(
 ) -> None:
     count, part = params.latency_rows, -(-params.latency_rows // _PART)
     start = number * count
+    energy = Energy()
+    before = energy.read()
     timed = worker.answer(cycle(lines, start, count), "constrained")
+    one.joules.append(energy.joules_since(before))
+    is_ours = one.variant.engine == LLAMA_CPP
+    known = worker.answer(cycle(lines, start, count), "known") if is_ours else []
     free = worker.answer(cycle(lines, start, part), "free")
     speed = worker.speed(cycle(lines, start, part), _SPEED_TOKENS)
     one.constrained.append([sample["sec"] for sample in timed])
+    one.known.extend(sample["sec"] for sample in known)
     one.free.extend(sample["sec"] for sample in free)
     one.speed.extend(speed)
-    for mode, samples in (("constrained", timed), ("free", free), ("speed", speed)):
+    timed_by_mode = {"constrained": timed, "known": known, "free": free, "speed": speed}
+    for mode, samples in timed_by_mode.items():
         phase = "speed" if mode == "speed" and one.phase == "latency" else one.phase
         for index, sample in enumerate(samples):
             row = (start + index) % len(lines)
@@ -163,6 +173,8 @@ def _summary(one: _Timed) -> dict[str, Any]:
     return {
         "latency_sec": _requests([sec for part in one.constrained for sec in part]),
         "latency_mode": "constrained",
+        "energy_joules_per_request": _joules_per_request(one),
+        "latency_known_sec": _requests(one.known) if one.known else None,
         "latency_free_sec": _requests(one.free),
         "prompt_tokens": prompt_tokens / len(one.speed),
         "prompt_tokens_per_sec": prompt_tokens / sum(s["prompt_sec"] for s in one.speed),
@@ -170,6 +182,12 @@ def _summary(one: _Timed) -> dict[str, Any]:
         "load_sec": one.loaded["load_sec"],
         "start_sec": one.loaded["start_sec"],
     }
+
+
+def _joules_per_request(one: _Timed) -> float | None:
+    known = [joules for joules in one.joules if joules is not None]
+    requests = sum(len(part) for part in one.constrained)
+    return sum(known) / requests if len(known) == len(one.joules) else None
 
 
 def _requests(seconds: Sequence[float]) -> dict[str, float | int]:

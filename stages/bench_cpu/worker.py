@@ -4,8 +4,8 @@ It reads one JSON object a line from stdin and writes one a line to stdout. `op`
 
 - `load`: `engine`, `path`, `threads`, `context_tokens`, `dtype`, `use_mmap` → `load_sec`,
   `start_sec`, `before_load_rss_bytes`, `backend`;
-- `answer`: `mode` (`constrained` or `free`), `rows` (JSONL lines) → `samples`, one a row: `sec`,
-  `text`, `prompt_tokens`, and `passes` and `probability`, or `tokens`;
+- `answer`: `mode` (`constrained`, `known` or `free`), `rows` (JSONL lines) → `samples`, one a row:
+  `sec`, `text`, `prompt_tokens`, and `passes` and `probability`, or `tokens`;
 - `speed`: `rows`, `tokens` → `samples`: `prompt_tokens`, `prompt_sec`, `decode_tokens`,
   `decode_sec`;
 - `distributions`: `rows`, `folder`, `write` → `samples`, as `stages.bench_cpu.divergence`;
@@ -21,13 +21,20 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from stages.core.errors import InputError
 from stages.intent import rules
-from stages.intent.decode import Engine, constrained, greedy, prompt_tokens
+from stages.intent.decode import (
+    Engine,
+    catalog_tokens,
+    constrained,
+    greedy,
+    prompt_tokens,
+    shared_tokens,
+)
 from stages.intent.rows import Row, parse_row
 from stages.intent.trie import AnswerTrie
 
@@ -88,15 +95,27 @@ class _Worker:
         }
 
     def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
-        one = {"constrained": self._constrained, "free": self._free}[request["mode"]]
+        modes = {"constrained": self._constrained, "known": self._known, "free": self._free}
+        one = modes[request["mode"]]
         return {"samples": [one(parse_row(line)) for line in request["rows"]]}
 
     def _constrained(self, row: Row) -> dict[str, Any]:
         """A whole request as served, with a catalog that was not seen before."""
         started_sec = time.perf_counter()
+        return self._request(row, _trie(self._engine, row), (), started_sec)
+
+    def _known(self, row: Row) -> dict[str, Any]:
+        """The same of a catalog that is known: its trie and its part of the prompt are there."""
+        trie, head = _trie(self._engine, row), catalog_tokens(self._engine, row.catalog)
+        self._engine.eval(head, 0)
+        return self._request(row, trie, head, time.perf_counter())
+
+    def _request(
+        self, row: Row, trie: AnswerTrie, head: Sequence[int], started_sec: float
+    ) -> dict[str, Any]:
         prompt = prompt_tokens(self._engine, row.catalog, row.message)
-        trie = _trie(self._engine, row)
-        decoded = constrained(self._engine, trie, prompt, rules.guess(row.message))
+        known = shared_tokens(head, prompt)
+        decoded = constrained(self._engine, trie, prompt, rules.guess(row.message), known)
         text = decoded.answer.to_json()
         return {
             "sec": time.perf_counter() - started_sec,

@@ -57,17 +57,18 @@ def noise(
     Args:
         name: the variant.
         first: seconds by round, of one process.
-        second: the same of the other.
+        second: the same of the other, on the same requests.
     """
     p50 = [percentile([s for part in rounds for s in part], 0.5) for rounds in (first, second)]
     relative = abs(p50[0] - p50[1]) / min(p50)
-    by_round = [percentile(part, 0.5) for part in (*first, *second)]
-    spread = max(by_round) / min(by_round) - 1
+    # Of one round, since another may have other requests.
+    rounds = [[percentile(part, 0.5) for part in pair] for pair in zip(first, second, strict=True)]
+    spread = max(max(pair) / min(pair) for pair in rounds) - 1
     warning = None
-    if relative > NOISY or spread > 5 * NOISY:
+    if relative > NOISY or spread > 3 * NOISY:
         warning = (
             f"this machine is too noisy to rank variants that are close: two runs of {name} "
-            f"differ by {relative:.0%}, and its rounds by up to {spread:.0%}"
+            f"differ by {relative:.0%}, and by up to {spread:.0%} within a round"
         )
     return {
         "variant": name,

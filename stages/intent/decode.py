@@ -57,8 +57,27 @@ def prompt_tokens(vocabulary: Vocabulary, catalog: Sequence[str], message: str) 
     return [vocabulary.bos_id, *vocabulary.encode(render(build_prompt(catalog, message)))]
 
 
+def catalog_tokens(vocabulary: Vocabulary, catalog: Sequence[str]) -> list[int]:
+    """The beginning of a catalog's prompts, up to the message."""
+    return [vocabulary.bos_id, *vocabulary.encode(build_prompt(catalog, ""))]
+
+
+def shared_tokens(head: Sequence[int], prompt: Sequence[int]) -> int:
+    """How many tokens of a catalog's are a prompt's as well, all of it but the last at most.
+
+    That is all of `head`, but for a tokenizer that merges its end with the message's beginning.
+    """
+    longest = min(len(head), len(prompt) - 1)
+    differ = (place for place in range(longest) if head[place] != prompt[place])
+    return next(differ, longest)
+
+
 def constrained(
-    engine: Engine, trie: AnswerTrie, prompt: Sequence[int], guess: Guess | None = None
+    engine: Engine,
+    trie: AnswerTrie,
+    prompt: Sequence[int],
+    guess: Guess | None = None,
+    known_tokens: int = 0,
 ) -> Decoded:
     """The answer at the end of a `Walk`; see there.
 
@@ -67,10 +86,13 @@ def constrained(
         trie: the answers of a catalog.
         prompt: as `prompt_tokens` gives it.
         guess: asked before the first pass, and again where the model chose otherwise.
+        known_tokens: of the prompt, what the engine has in its cache; never all of it.
     """
     walk = Walk(trie, prompt, guess)
-    while walk.feed is not None:
-        walk.take(engine.eval_many(walk.feed.tokens, walk.feed.n_past, walk.feed.wanted))
+    while (feed := walk.feed) is not None:
+        known = max(0, known_tokens - feed.n_past)
+        wanted = [place - known for place in feed.wanted]
+        walk.take(engine.eval_many(feed.tokens[known:], feed.n_past + known, wanted))
     return walk.decoded
 
 

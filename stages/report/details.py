@@ -5,6 +5,9 @@ Written once, for the page and report.md.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from stages.report import figures
 from stages.report.gpu.tables import Block
 from stages.report.schema import Memory, Report, Slice, Variant
@@ -106,6 +109,26 @@ def threads(report: Report) -> list[Block]:
     ]
 
 
+def energy(report: Report) -> list[Block]:
+    """What a request takes of the processor's own counters, where they can be read."""
+    rows = [
+        (one["name"], figures.joules(joules))
+        for one in report["variants"]
+        if (joules := one["energy_joules_per_request"]) is not None
+    ]
+    if not rows:
+        return []
+    return [
+        Block(
+            "Energy",
+            ("Variant", "A request"),
+            rows,
+            "By the processor's own counters (RAPL), all of it, whatever else ran; a request as "
+            "served, with a catalog not seen before.",
+        )
+    ]
+
+
 def llama_bench(report: Report) -> list[Block]:
     """llama-bench's figures beside those of requests, and why they differ."""
     measured = [one for one in report["variants"] if one["llama_bench"]]
@@ -116,18 +139,32 @@ def llama_bench(report: Report) -> list[Block]:
     return [
         Block(
             "Beside llama-bench",
-            ("Variant", "Prompt, requests", "llama-bench", "Decode, requests", "at depth", "empty"),
-            [_bench_cells(one) for one in measured],
+            (
+                "Variant",
+                "Prompt, requests",
+                "llama-bench",
+                "Decode, requests",
+                "at depth",
+                "empty",
+                "Of memory's rate",
+            ),
+            [_bench_cells(one, report["host"]) for one in measured],
             f"Tokens per second. llama-bench passes {own['prompt_tokens']} random tokens (the "
             f"median prompt's length) and decodes {own['decode_tokens']}, after as many tokens (at "
-            f"depth) and after none (empty). {_why(measured)}",
+            f"depth) and after none (empty). Of memory's rate: the file's bytes for each token of "
+            "the last, as a share of what as many threads read from memory here; none for files that "
+            "fit a cache. "
+            f"{_why(measured)}",
         )
     ]
 
 
-def _bench_cells(variant: Variant) -> tuple[str, ...]:
+def _bench_cells(variant: Variant, host: Mapping[str, Any]) -> tuple[str, ...]:
     own = variant["llama_bench"]
     assert own is not None
+    rate = host.get("memory_read_bytes_per_sec")
+    cache_bytes = max(host.get("cache_bytes", {}).values(), default=0)
+    is_read = rate and variant["size_bytes"] > cache_bytes
     return (
         variant["name"],
         figures.per_second(variant["prompt_tokens_per_sec"]),
@@ -135,6 +172,9 @@ def _bench_cells(variant: Variant) -> tuple[str, ...]:
         figures.per_second(variant["decode_tokens_per_sec"]),
         figures.per_second(own["decode_at_depth_tokens_per_sec"]),
         figures.per_second(own["decode_tokens_per_sec"]),
+        figures.percent(own["decode_tokens_per_sec"] * variant["size_bytes"] / rate, 0)
+        if is_read
+        else "–",
     )
 
 
@@ -203,4 +243,4 @@ def _slice_cells(one: Slice) -> tuple[str, ...]:
 
 def blocks(report: Report) -> list[Block]:
     """All that is about speed, memory and nearness, in the order in which it is read."""
-    return [*near(report), memory(report), *threads(report), *llama_bench(report)]
+    return [*near(report), memory(report), *threads(report), *llama_bench(report), *energy(report)]

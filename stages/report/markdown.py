@@ -141,9 +141,12 @@ def comparison_sentence(comparison: Comparison) -> str:
     decoded = (
         f", {figures.times(decode)} the decoded tokens per second" if decode is not None else ""
     )
+    ratio = comparison["known_ratio"]
+    known = f", {figures.times(ratio)} where the catalog is known" if ratio is not None else ""
     return (
         f"{comparison['variant']} answers {figures.times(comparison['requests_ratio'])} the "
-        f"requests per second of {comparison['baseline']} on this host{decoded}, with "
+        f"requests per second of {comparison['baseline']}, decoded as it comes, on this host"
+        f"{known}{decoded}, with "
         f"{figures.change(comparison['memory_change'])} memory. The paper (arXiv 2510.21970) "
         f"reports up to {comparison['paper_throughput_ratio']:.0f} times the throughput and "
         f"{figures.change(comparison['paper_memory_change'])} memory, for a model of 1.24 billion "
@@ -162,6 +165,7 @@ def variants_table(variants: Sequence[Variant]) -> str:
             "p50",
             "p90",
             "p99",
+            "known p50",
             "prompt tok/s",
             "decode tok/s",
             "Memory",
@@ -177,12 +181,14 @@ def variants_table(variants: Sequence[Variant]) -> str:
 
 def _variant_cells(variant: Variant) -> list[str]:
     accuracy, latency = accuracy_of(variant), variant["latency_sec"]
+    known = variant["latency_known_sec"]
     name = f"**{variant['name']}**" if variant["recommended"] else variant["name"]
     return [
         name,
         figures.percent(accuracy["exact"]["value"]),
         figures.interval(accuracy["exact"]),
         *(figures.seconds(latency[key]) for key in ("p50", "p90", "p99")),
+        figures.seconds(known["p50"]) if known else "–",
         figures.per_second(variant["prompt_tokens_per_sec"]),
         figures.per_second(variant["decode_tokens_per_sec"]),
         figures.size(variant["peak_rss_bytes"]),
@@ -324,6 +330,8 @@ def host_rows(report: Report) -> list[tuple[str, str]]:
     if host.get("cache_bytes"):
         caches = (f"{name} {figures.size(one)}" for name, one in host["cache_bytes"].items())
         rows.append(("Caches", ", ".join(caches)))
+    if host.get("memory_read_bytes_per_sec"):
+        rows.append(("Memory is read at", f"{figures.size(host['memory_read_bytes_per_sec'])}/s"))
     if host.get("frequency_mhz"):
         most = host.get("frequency_max_mhz")
         rows.append(

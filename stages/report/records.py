@@ -41,6 +41,7 @@ def variants(path: Path, metrics: Mapping[str, Any], hashes: Mapping[str, str]) 
 def _variant(path: Path, number: int, record: Any, hashes: Mapping[str, str]) -> Variant:
     """One variant of metrics.json, checked."""
     try:
+        known_sec = record.get("latency_known_sec")
         free_sec = record.get("latency_free_sec")
         variant: Variant = {
             "name": str(record["name"]),
@@ -55,6 +56,8 @@ def _variant(path: Path, number: int, record: Any, hashes: Mapping[str, str]) ->
             "fidelity": _fidelity(record["fidelity"]),
             "latency_sec": requests(record["latency_sec"]),
             "latency_mode": str(record.get("latency_mode", "constrained")),
+            "latency_known_sec": None if known_sec is None else requests(known_sec),
+            "energy_joules_per_request": record.get("energy_joules_per_request"),
             "latency_free_sec": None if free_sec is None else requests(free_sec),
             "prompt_tokens_per_sec": record.get("prompt_tokens_per_sec"),
             "decode_tokens_per_sec": record.get("decode_tokens_per_sec"),

@@ -127,11 +127,12 @@ class Variant(TypedDict):
     """One measured model.
 
     `accuracy` is of the answers as they are served (constrained to the catalog), `free` of plain
-    greedy decoding; either is null where it was not measured, and so are `confidence` and
-    `latency_free_sec`. `fidelity` is null for the reference itself and where there is none.
-    `engine` is `llama.cpp` or `transformers`, the baseline. `peak_rss_bytes` is that of
-    `memory.mapped`; `before_load_rss_bytes` is the part of it that the interpreter and its
-    libraries took before the model was loaded.
+    greedy decoding; either is null where it was not measured, and so are `confidence`,
+    `latency_free_sec`, `latency_known_sec` (of requests whose catalog is known, as the service
+    keeps it) and `energy_joules_per_request` (what all processor packages used). `fidelity` is null
+    for the reference itself and where there is none. `engine` is `llama.cpp` or `transformers`, the
+    baseline. `peak_rss_bytes` is that of `memory.mapped`; `before_load_rss_bytes` is the part of it
+    that the interpreter and its libraries took before the model was loaded.
     """
 
     name: str
@@ -146,6 +147,8 @@ class Variant(TypedDict):
     fidelity: Fidelity | None
     latency_sec: Requests
     latency_mode: str
+    latency_known_sec: Requests | None
+    energy_joules_per_request: float | None
     latency_free_sec: Requests | None
     prompt_tokens_per_sec: float | None
     decode_tokens_per_sec: float | None
@@ -186,13 +189,16 @@ class Recommendation(TypedDict):
 class Comparison(TypedDict):
     """The recommended variant against the Hugging Face baseline, beside the paper's figures.
 
-    `requests_ratio` is the baseline's median time over the variant's; `decode_ratio` that of the
-    tokens per second; `memory_change` is negative for less memory.
+    `requests_ratio` is the median time of the baseline's freely decoded answers, or of its
+    constrained ones where those are all, over that of the variant's as they are served;
+    `known_ratio` the same where the catalog is known, null where that was not measured;
+    `decode_ratio` is of tokens per second; `memory_change` is negative for less memory.
     """
 
     baseline: str
     variant: str
     requests_ratio: float
+    known_ratio: float | None
     decode_ratio: float | None
     memory_change: float
     paper_throughput_ratio: float
@@ -245,8 +251,8 @@ class Threads(TypedDict):
 class Noise(TypedDict):
     """One variant measured as if it were two: `relative` is how far their medians are apart.
 
-    `round_spread` is the largest over the smallest median of its rounds, less one; `warning` a
-    sentence if the machine was too noisy to rank what is close.
+    `round_spread` is how far they are at most within one round; `warning` a sentence if the machine
+    was too noisy to rank what is close.
     """
 
     variant: str

@@ -17,15 +17,10 @@ import numpy as np
 
 from stages.core.errors import InputError
 from stages.intent.sequences import Part, Sequences
-from stages.runtime.llama_model import LlamaModel
+from stages.runtime.llama_model import TILE_TOKENS, LlamaModel
 
 # llama.cpp rounds the number of cells up to a multiple of this.
 _CELLS_STEP = 256
-# GGML_FA_TILE_Q of ggml-cpu/common.h: from so many tokens on, a pass has the quick attention.
-_TILE_TOKENS = 64
-# What the slow attention takes for a token, a cell, a layer and a head, against a token's
-# multiplication by one weight. Measured on two models; see docs/LOG.md, 2026-11-27.
-_SLOW_ATTENTION = 2_500
 _KEY_AND_VALUE_BYTES = 2 * 2  # both F16
 _MIN_PASS_LOGITS = 128
 # From some 64 tokens on, a CPU takes as long for a token however many are in the pass, and all wait
@@ -70,9 +65,9 @@ class LlamaSequences(LlamaModel, Sequences):
         super().__init__(path, use_mmap=False)
         self.slots, self.pass_tokens = slots, pass_tokens
         self.context_tokens = min(context_tokens, self.trained_tokens)
-        self._shape()
+        self.token_bytes = self._layers * self._heads_kv * self._head_width * _KEY_AND_VALUE_BYTES
         # A pass that is filled up takes cells for that, too.
-        least = _round_up(self.context_tokens + _TILE_TOKENS)
+        least = _round_up(self.context_tokens + TILE_TOKENS)
         self.kv_bytes = kv_bytes or 4 * least * self.token_bytes
         if self.kv_bytes < least * self.token_bytes:
             raise InputError(
@@ -80,10 +75,10 @@ class LlamaSequences(LlamaModel, Sequences):
                 f"{self.context_tokens:,} tokens takes {least * self.token_bytes:,}; give more, or "
                 "a shorter context"
             )
-        most = _round_up(slots * self.context_tokens + _TILE_TOKENS)
+        most = _round_up(slots * self.context_tokens + TILE_TOKENS)
         half = self.kv_bytes // 2 // self.token_bytes // _CELLS_STEP * _CELLS_STEP
         allocated = max(least, min(half, most))
-        self.cells = allocated - _TILE_TOKENS
+        self.cells = allocated - TILE_TOKENS
         self.cache_bytes = allocated * self.token_bytes
         # One more to save from, and one to fill passes up with.
         self._scratch, self._filling = slots, slots + 1
@@ -99,20 +94,6 @@ class LlamaSequences(LlamaModel, Sequences):
         self._context = self._make_context(params)
         self._memory = lib.llama_get_memory(self._context)
         self._batch = self._make_batch()
-
-    def _shape(self) -> None:
-        """Reads what passes and cells cost off the model."""
-        layers: int = lib.llama_model_n_layer(self._model)
-        heads: int = lib.llama_model_n_head(self._model)
-        architecture = self.header.metadata.get("general.architecture", "llama")
-        head_width: int = self.header.metadata.get(
-            f"{architecture}.attention.key_length", lib.llama_model_n_embd(self._model) // heads
-        )
-        self._weights: int = lib.llama_model_n_params(self._model)
-        self._attention = layers * heads
-        self.token_bytes: int = (
-            layers * lib.llama_model_n_head_kv(self._model) * head_width * _KEY_AND_VALUE_BYTES
-        )
 
     def _make_batch(self) -> Any:
         size = self.pass_tokens
@@ -137,7 +118,9 @@ class LlamaSequences(LlamaModel, Sequences):
             RuntimeError: llama.cpp refused the pass: its cells are used up, or it has more tokens
                 or logits than it may.
         """
-        filling = self._filling_tokens(parts)
+        count = sum(len(part.tokens) for part in parts)
+        looks = sum(len(part.tokens) * (part.n_past + len(part.tokens)) for part in parts)
+        filling = self.filling_tokens(count, looks, self.pass_tokens)
         if filling:
             fill = Part(self._filling, [self._bos] * filling, 0, [])
             parts = [*parts, fill]
@@ -164,16 +147,6 @@ class LlamaSequences(LlamaModel, Sequences):
             [self._logits(self._context, begin + place) for place in part.wanted]
             for begin, part in zip(begins, parts, strict=True)
         ][: len(parts) - bool(filling)]
-
-    def _filling_tokens(self, parts: Sequence[Part]) -> int:
-        """How many tokens of no meaning make a small pass quicker, by the attention they get it."""
-        count = sum(len(part.tokens) for part in parts)
-        missing = _TILE_TOKENS - count
-        if count == 1 or not 0 < missing <= self.pass_tokens - count:
-            return 0
-        looks = sum(len(part.tokens) * (part.n_past + len(part.tokens)) for part in parts)
-        slow = _SLOW_ATTENTION * self._attention * looks
-        return missing if slow > missing * self._weights else 0
 
     def copy(self, source: int, target: int, tokens: int) -> None:
         lib.llama_memory_seq_cp(self._memory, source, target, 0, tokens)

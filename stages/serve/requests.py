@@ -7,11 +7,10 @@ from dataclasses import dataclass
 
 from stages.core.errors import InputError
 from stages.intent import rules
-from stages.intent.decode import Vocabulary, prompt_tokens
+from stages.intent.decode import Vocabulary, catalog_tokens, prompt_tokens, shared_tokens
 from stages.intent.rows import (
     MAX_QUANTITY,
     Answer,
-    build_prompt,
     validate_catalog,
     validate_message,
 )
@@ -78,8 +77,7 @@ class Preparer:
         self._require_room(len(prompt), 0)
         prepared = self._catalog(tuple(catalog))
         self._require_room(len(prompt), prepared.answer_tokens)
-        # All of it but for a tokenizer that merges the line end before the message with that.
-        prefix = prepared.prefix[: _alike(prepared.prefix, prompt[:-1])]
+        prefix = prepared.prefix[: shared_tokens(prepared.prefix, prompt)]
         walk = Walk(prepared.trie, prompt, rules.guess(message))
         return Work(prefix, len(prompt), prepared.answer_tokens, walk)
 
@@ -94,8 +92,7 @@ class Preparer:
         """A catalog's trie and prefix; and the tokens of its answers, all together."""
         trie = AnswerTrie(self._vocabulary.encode, catalog)
         lengths = [len(trie.tokens(Answer("remove", line, MAX_QUANTITY))) for line in catalog]
-        head = self._vocabulary.encode(build_prompt(catalog, ""))
-        prefix = (self._vocabulary.bos_id, *head)
+        prefix = tuple(catalog_tokens(self._vocabulary, catalog))
         return _Catalog(trie, prefix, max(lengths)), 2 * sum(lengths)
 
     def _require_room(self, prompt_token_count: int, answer_tokens: int) -> None:
@@ -106,14 +103,6 @@ class Preparer:
                 f"model reads at most {room:,}, send fewer catalog lines",
                 "catalog",
             )
-
-
-def _alike(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many tokens two sequences have in common at their beginnings."""
-    shorter = min(len(one), len(other))
-    if tuple(one[:shorter]) == tuple(other[:shorter]):
-        return shorter
-    return next(place for place in range(shorter) if one[place] != other[place])
 
 
 def check_catalog(catalog: Sequence[str], max_catalog_lines: int) -> None:

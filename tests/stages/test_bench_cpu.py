@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from stages.bench_cpu import dataset, quality
+from stages.bench_cpu.energy import Energy
 from stages.bench_cpu.evaluate import main, table
 from stages.bench_cpu.params import Params
 from stages.bench_cpu.process import Worker
@@ -78,9 +79,12 @@ def test_noise_is_the_difference_of_a_twin() -> None:
     assert quiet["warning"] is None
     loud = figures.noise("Q4_0", [[0.010]], [[0.015]])
     assert "too noisy" in loud["warning"]
-    drifting = figures.noise("Q4_0", [[0.010], [0.020]], [[0.010], [0.020]])
-    assert drifting["relative"] == 0
-    assert "rounds by up to 100%" in drifting["warning"]
+    other_requests = figures.noise("Q4_0", [[0.010], [0.020]], [[0.010], [0.020]])
+    assert other_requests["relative"] == other_requests["round_spread"] == 0
+    assert other_requests["warning"] is None
+    wavering = figures.noise("Q4_0", [[0.010], [0.020]], [[0.020], [0.010]])
+    assert wavering["relative"] == 0
+    assert "by up to 100% within a round" in wavering["warning"]
 
 
 # ------------------------------------------------------------------ rows
@@ -235,3 +239,31 @@ def test_table_has_every_rate_and_the_worst_rows() -> None:
     assert "differ by 3.4% on average" in shown
     assert "  croatian                100.0%" in shown
     assert "row 1 (action)" in shown
+
+
+def counter(folder: Path, name: str, energy_uj: int) -> None:
+    (folder / name).mkdir(parents=True, exist_ok=True)
+    (folder / name / "energy_uj").write_text(f"{energy_uj}\n")
+    (folder / name / "max_energy_range_uj").write_text("9999999\n")
+
+
+def test_energy_is_that_of_all_packages_and_survives_a_counter_that_begins_anew(
+    tmp_path: Path,
+) -> None:
+    counter(tmp_path, "intel-rapl:0", 9_000_000)
+    counter(tmp_path, "intel-rapl:1", 1_000_000)
+    counter(tmp_path, "intel-rapl:0:0", 500)  # a part of the first
+    energy = Energy(tmp_path)
+    before = energy.read()
+    assert before == [9_000_000, 1_000_000]
+    counter(tmp_path, "intel-rapl:0", 500_000)
+    counter(tmp_path, "intel-rapl:1", 3_000_000)
+    counter(tmp_path, "intel-rapl:0:0", 400)
+    assert energy.joules_since(before) == pytest.approx(1.5 + 2.0)
+    (tmp_path / "intel-rapl:1" / "energy_uj").unlink()
+    assert energy.read() == [] and energy.joules_since(before) is None
+
+
+def test_energy_is_none_where_the_system_counts_none(tmp_path: Path) -> None:
+    energy = Energy(tmp_path / "nothing")
+    assert energy.read() == [] and energy.joules_since([]) is None

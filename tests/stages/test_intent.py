@@ -11,7 +11,14 @@ from pathlib import Path
 import pytest
 
 from stages.core.errors import InputError
-from stages.intent.decode import Engine, constrained, greedy, prompt_tokens
+from stages.intent.decode import (
+    Engine,
+    catalog_tokens,
+    constrained,
+    greedy,
+    prompt_tokens,
+    shared_tokens,
+)
 from stages.intent.metrics import score, summarize, wilson
 from stages.intent.rows import (
     MAX_QUANTITY,
@@ -24,6 +31,7 @@ from stages.intent.rows import (
     write_rows,
 )
 from stages.intent.trie import AnswerTrie
+from tests.stages.hash_engines import One
 
 CATALOG = ("Yogurt (500g container)", "Ground Beef (500g pack)", "Ground Beef (250g pack)")
 ROW = Row(
@@ -226,6 +234,22 @@ def test_a_guess_changes_the_passes_and_never_the_answer(quantity: int) -> None:
             assert found.passes == engine.calls <= plain.passes
             if guessed == wanted:
                 assert found.passes == 1
+
+
+def test_what_the_engine_knows_of_a_prompt_is_not_fed_again() -> None:
+    engine = One()
+    trie = AnswerTrie(engine.encode, CATALOG)
+    prompt = prompt_tokens(engine, CATALOG, "two of them")
+    head = catalog_tokens(engine, CATALOG)
+    known = shared_tokens(head, prompt)
+    assert known == len(head) < len(prompt)
+    assert shared_tokens(prompt, prompt) == len(prompt) - 1
+    assert shared_tokens([*head[:-1], head[-1] + 1], prompt) == known - 1
+    cold = constrained(engine, trie, prompt)
+    engine.held = head
+    assert constrained(engine, trie, prompt, known_tokens=known) == cold
+    engine.held = [0] * known
+    assert constrained(engine, trie, prompt, known_tokens=known).probability != cold.probability
 
 
 def test_a_guess_is_asked_again_for_what_is_left_where_it_was_wrong() -> None:

@@ -117,14 +117,23 @@ def test_a_single_variant_needs_no_comparison() -> None:
     assert found["reason"] == "No GGUF variant is more accurate."
 
 
-def test_comparison_takes_the_fp32_baseline() -> None:
-    fp16 = baseline(p50_ms=100.0) | {"name": "transformers FP16", "encoding": "FP16"}
+def test_comparison_takes_the_fp16_baseline_and_its_free_decoding() -> None:
+    fp16 = baseline(p50_ms=100.0, peak_mb=600.0)
+    fp16 |= {"name": "transformers FP16", "encoding": "FP16"}
     ours = variant("Q4_K_M", 5.0, 0.98, 10.0, 60.0)
-    found = compare(variants(ours, fp16, baseline(p50_ms=200.0, peak_mb=600.0)), "Q4_K_M")
+    found = compare(variants(ours, baseline(p50_ms=200.0), fp16), "Q4_K_M")
     assert found is not None
-    assert found["baseline"] == "transformers FP32"
-    assert found["requests_ratio"] == pytest.approx(20.0)
+    assert found["baseline"] == "transformers FP16"
+    assert found["requests_ratio"] == pytest.approx(24.0)
+    assert found["known_ratio"] == pytest.approx(60.0)
     assert found["memory_change"] == pytest.approx(-0.9)
+    said = markdown.comparison_sentence(found)
+    assert "24.0 times" in said and "60.0 times where the catalog is known" in said
+    older = ours | {"latency_known_sec": None}
+    found = compare(variants(older, fp16 | {"latency_free_sec": None}), "Q4_K_M")
+    assert found is not None and found["known_ratio"] is None
+    assert found["requests_ratio"] == pytest.approx(10.0)
+    assert "known" not in markdown.comparison_sentence(found)
     assert compare(variants(ours), "Q4_K_M") is None
 
 
@@ -176,7 +185,7 @@ def test_markdown_says_what_the_report_says(report: Report) -> None:
         "# Which variant to use\n\n**On this CPU (Test CPU @ 2.60GHz) use Q4_K_M"
     )
     assert "| **Q4_K_M** | 98.6 % | 97.5–99.2 | 16.2 ms |" in text
-    assert "13.2 times the requests per second of transformers FP32" in text
+    assert "31.7 times the requests per second of transformers FP32" in text
     assert "The paper (arXiv 2510.21970) reports up to 18 times" in text
     for title in ("## Variants", "### Languages", "## Parity", "## Lineage", "## Host"):
         assert f"\n{title}\n" in text

@@ -175,7 +175,7 @@ def _loaded(gpu: Gpu) -> Block:
 def _noise(gpu: Gpu) -> Block:
     return Block(
         "Noise",
-        ("Batch", "Engine", "Whole request", "Decode", "Among rounds"),
+        ("Batch", "Engine", "Whole request", "Decode", "Within a round"),
         [
             (
                 str(one["batch"]),
@@ -185,8 +185,8 @@ def _noise(gpu: Gpu) -> Block:
             for one in gpu["noise"]
         ],
         f"Two processes of {gpu['first']}, measured as if they were two variants: how far their "
-        "medians are apart, and their rounds. The larger of the first two is the noise of its "
-        "batch.",
+        "medians are apart, and how far at most in one round. The larger of the first two is the "
+        "noise of its batch.",
     )
 
 

@@ -94,7 +94,7 @@ def test_one_file_alone_is_measured_whole(tmp_path: Path) -> None:
     assert variant["free"]["exact"]["n"] == 3
     latency = variant["latency_sec"]
     assert 0 < latency["p50"] <= latency["p90"] <= latency["p99"]
-    assert latency["n"] == 8
+    assert latency["n"] == variant["latency_known_sec"]["n"] == 8
     for key in ("prompt_tokens_per_sec", "decode_tokens_per_sec", "load_sec", "peak_rss_bytes"):
         assert variant[key] > 0
     assert metrics["noise"]["variant"] == variant["name"]
@@ -105,6 +105,10 @@ def test_one_file_alone_is_measured_whole(tmp_path: Path) -> None:
     timed = [s for s in samples if s["phase"] == "latency" and s["mode"] == "constrained"]
     # Twice eight: the model takes part as its own twin.
     assert len(timed) == 16
+    assert metrics["host"]["memory_read_bytes_per_sec"] > 1e9
+    known = [s for s in samples if s["phase"] == "latency" and s["mode"] == "known"]
+    by_row = {s["row"]: s for s in timed}
+    assert len(known) == 16 and all(s["text"] == by_row[s["row"]]["text"] for s in known)
     assert sum(s["phase"] == "accuracy" for s in samples) == 9 + 3
     # Nothing is beside it to be held against.
     assert metrics["reference"] is None and variant["fidelity"] is None

@@ -111,7 +111,7 @@ def test_passes_that_are_filled_up_give_what_others_give(
     filled = 0
     for size in range(2, 64):
         part = Part(1, prompt[-size:], len(prompt) - size, [size - 1])
-        filled += engine._filling_tokens([part]) == 64 - size
+        filled += engine.filling_tokens(size, size * len(prompt), engine.pass_tokens) == 64 - size
         engine.drop(1)
         engine.copy(0, 1, len(prompt) - size)
         assert close(np.array(engine.eval_parts([part])[0][0]), whole)
