@@ -152,8 +152,8 @@ def llama_bench(report: Report) -> list[Block]:
             f"Tokens per second. llama-bench passes {own['prompt_tokens']} random tokens (the "
             f"median prompt's length) and decodes {own['decode_tokens']}, after as many tokens (at "
             f"depth) and after none (empty). Of memory's rate: the file's bytes for each token of "
-            "the last, as a share of what as many threads read from memory here; none for files that "
-            "fit a cache. "
+            "the last, as a share of what as many threads read from memory here; none where a "
+            "cache holds the file. "
             f"{_why(measured)}",
         )
     ]
