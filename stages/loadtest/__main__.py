@@ -100,7 +100,7 @@ def _publish(folder: Path, name: str, record: dict[str, Any], groups: list[Any])
 def _versions() -> dict[str, str]:
     packages = ("fastapi", "uvicorn", "llama-cpp-python", "locust")
     h2load = subprocess.run(["h2load", "--version"], capture_output=True, text=True, check=True)
-    waiting = {"OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "")}
+    waiting = {"GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", "")}
     return {name: version(name) for name in packages} | {"h2load": h2load.stdout.strip()} | waiting
 
 

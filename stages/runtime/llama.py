@@ -88,13 +88,9 @@ class LlamaEngine(LlamaModel, Engine):
                 f"{self.context_tokens}; shorten the catalog or raise the context"
             )
         lib.llama_memory_seq_rm(self._memory, _SEQUENCE, n_past, -1)
-        room = self.context_tokens - n_past
-        # What they leave behind is dropped by the next pass.
-        total = count + self.filling_tokens(count, count * (n_past + count), room)
-        self._batch.n_tokens = total
+        self._batch.n_tokens = count
         self._tokens[:count] = tokens
-        self._tokens[count:total] = self._bos
-        self._positions[:total] = range(n_past, n_past + total)
+        self._positions[:count] = range(n_past, n_past + count)
         self._wanted[list(wanted)] = 1
         status = lib.llama_decode(self._context, self._batch)
         self._wanted[:count] = 0

@@ -17,7 +17,7 @@ import numpy as np
 
 from stages.core.errors import InputError
 from stages.intent.sequences import Part, Sequences
-from stages.runtime.llama_model import TILE_TOKENS, LlamaModel
+from stages.runtime.llama_model import LlamaModel
 
 # llama.cpp rounds the number of cells up to a multiple of this.
 _CELLS_STEP = 256
@@ -65,9 +65,8 @@ class LlamaSequences(LlamaModel, Sequences):
         super().__init__(path, use_mmap=False)
         self.slots, self.pass_tokens = slots, pass_tokens
         self.context_tokens = min(context_tokens, self.trained_tokens)
-        self.token_bytes = self._layers * self._heads_kv * self._head_width * _KEY_AND_VALUE_BYTES
-        # A pass that is filled up takes cells for that, too.
-        least = _round_up(self.context_tokens + TILE_TOKENS)
+        self.token_bytes = self._token_bytes()
+        least = _round_up(self.context_tokens)
         self.kv_bytes = kv_bytes or 4 * least * self.token_bytes
         if self.kv_bytes < least * self.token_bytes:
             raise InputError(
@@ -75,25 +74,34 @@ class LlamaSequences(LlamaModel, Sequences):
                 f"{self.context_tokens:,} tokens takes {least * self.token_bytes:,}; give more, or "
                 "a shorter context"
             )
-        most = _round_up(slots * self.context_tokens + TILE_TOKENS)
+        most = _round_up(slots * self.context_tokens)
         half = self.kv_bytes // 2 // self.token_bytes // _CELLS_STEP * _CELLS_STEP
-        allocated = max(least, min(half, most))
-        self.cells = allocated - TILE_TOKENS
-        self.cache_bytes = allocated * self.token_bytes
-        # One more to save from, and one to fill passes up with.
-        self._scratch, self._filling = slots, slots + 1
+        self.cells = max(least, min(half, most))
+        self.cache_bytes = self.cells * self.token_bytes
+        # One more to save from.
+        self._scratch = slots
         # llama.cpp wants room for the logits of one token a sequence at least.
-        self.pass_logits = max(_MIN_PASS_LOGITS, slots + 2)
+        self.pass_logits = max(_MIN_PASS_LOGITS, slots + 1)
         params = lib.llama_context_default_params()
-        params.n_ctx = allocated
+        params.n_ctx = self.cells
         params.n_batch = params.n_ubatch = pass_tokens
-        params.n_seq_max = slots + 2
+        params.n_seq_max = slots + 1
         params.n_outputs_max = self.pass_logits
         params.kv_unified = True
         params.n_threads = params.n_threads_batch = threads
         self._context = self._make_context(params)
         self._memory = lib.llama_get_memory(self._context)
         self._batch = self._make_batch()
+
+    def _token_bytes(self) -> int:
+        heads: int = lib.llama_model_n_head(self._model)
+        architecture = self.header.metadata.get("general.architecture", "llama")
+        width: int = self.header.metadata.get(
+            f"{architecture}.attention.key_length", lib.llama_model_n_embd(self._model) // heads
+        )
+        layers: int = lib.llama_model_n_layer(self._model)
+        heads_kv: int = lib.llama_model_n_head_kv(self._model)
+        return layers * heads_kv * width * _KEY_AND_VALUE_BYTES
 
     def _make_batch(self) -> Any:
         size = self.pass_tokens
@@ -118,12 +126,6 @@ class LlamaSequences(LlamaModel, Sequences):
             RuntimeError: llama.cpp refused the pass: its cells are used up, or it has more tokens
                 or logits than it may.
         """
-        count = sum(len(part.tokens) for part in parts)
-        looks = sum(len(part.tokens) * (part.n_past + len(part.tokens)) for part in parts)
-        filling = self.filling_tokens(count, looks, self.pass_tokens)
-        if filling:
-            fill = Part(self._filling, [self._bos] * filling, 0, [])
-            parts = [*parts, fill]
         begins, end = [], 0
         for part in parts:
             lib.llama_memory_seq_rm(self._memory, part.sequence, part.n_past, -1)
@@ -139,14 +141,12 @@ class LlamaSequences(LlamaModel, Sequences):
             begins.append(begin)
         self._batch.n_tokens = end
         status = lib.llama_decode(self._context, self._batch)
-        if filling:
-            self.drop(self._filling)
         if status != 0:
             raise RuntimeError(f"llama_decode returned {status} for a pass of {end} tokens")
         return [
             [self._logits(self._context, begin + place) for place in part.wanted]
             for begin, part in zip(begins, parts, strict=True)
-        ][: len(parts) - bool(filling)]
+        ]
 
     def copy(self, source: int, target: int, tokens: int) -> None:
         lib.llama_memory_seq_cp(self._memory, source, target, 0, tokens)

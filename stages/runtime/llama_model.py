@@ -20,11 +20,6 @@ from stages.core.errors import InputError
 from stages.intent.decode import Vocabulary
 from stages.runtime.gguf_file import Header, read_header
 
-# GGML_FA_TILE_Q of ggml-cpu/common.h: from so many tokens on, a pass has the quick attention.
-TILE_TOKENS = 64
-# What the slow attention takes for a token, a cell, a layer and a head, against a token's
-# multiplication by one weight. Measured on two models; see docs/LOG.md, 2026-11-27.
-_SLOW_ATTENTION = 2_500
 # GGML_LOG_LEVEL_ERROR of ggml.h.
 _LOG_ERROR = 4
 _messages: list[str] = []
@@ -69,29 +64,6 @@ class LlamaModel(Vocabulary):
         self._eos: int = lib.llama_vocab_eos(self._vocab)
         if min(self._bos, self._eos) < 0:
             raise InputError(f"{path} names no BOS or no EOS token: an intent model needs both")
-        self._layers: int = lib.llama_model_n_layer(self._model)
-        self._heads: int = lib.llama_model_n_head(self._model)
-        self._heads_kv: int = lib.llama_model_n_head_kv(self._model)
-        architecture = self.header.metadata.get("general.architecture", "llama")
-        self._head_width: int = self.header.metadata.get(
-            f"{architecture}.attention.key_length",
-            lib.llama_model_n_embd(self._model) // self._heads,
-        )
-        self._weights: int = lib.llama_model_n_params(self._model)
-
-    def filling_tokens(self, count: int, looks: int, most: int) -> int:
-        """How many tokens of no meaning make a small pass quicker, by the attention they get it.
-
-        Args:
-            count: tokens of the pass.
-            looks: for each of them, the cells that it looks at, all together.
-            most: tokens that a pass may have.
-        """
-        missing = TILE_TOKENS - count
-        if count == 1 or not 0 < missing <= most - count:
-            return 0
-        slow = _SLOW_ATTENTION * self._layers * self._heads * looks
-        return missing if slow > missing * self._weights else 0
 
     def _load_model(self, use_mmap: bool) -> Any:
         params = lib.llama_model_default_params()

@@ -317,8 +317,8 @@ def test_serve_is_small() -> None:
 
 @pytest.mark.docker
 @pytest.mark.usefixtures("cpu_images")
-def test_threads_of_the_service_wait_asleep() -> None:
-    assert "OMP_WAIT_POLICY=passive" in inspect("serve")["Config"]["Env"]
+def test_threads_of_the_service_do_not_spin_for_long() -> None:
+    assert "GOMP_SPINCOUNT=2000" in inspect("serve")["Config"]["Env"]
 
 
 @pytest.mark.docker

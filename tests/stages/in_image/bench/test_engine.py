@@ -65,15 +65,11 @@ def test_what_stood_beyond_n_past_is_dropped(engine: LlamaEngine) -> None:
 
 
 def test_a_pass_of_any_length_gives_what_others_give(engine: LlamaEngine) -> None:
-    """Small passes are filled up where that is quicker, and where there is room."""
     prompt = prompt_tokens(engine, ROWS[0].catalog, ROWS[0].message)
     whole = np.array(engine.eval(prompt, 0))
     for size in range(2, min(64, len(prompt))):
         part = np.array(engine.eval(prompt[-size:], len(prompt) - size))
         assert np.abs(part - whole).max() < 0.3, size
-    engine.eval(prompt[:-1], 0)
-    at_the_end = engine.eval([5] * (512 - len(prompt)), len(prompt) - 1)
-    assert np.isfinite(at_the_end).all()
 
 
 def test_greedy_decoding_is_repeatable(engine: LlamaEngine) -> None:
