@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -22,6 +23,8 @@ from stages.host.images import Image, git_revision
 from stages.host.process import stream
 
 _EXIT_KILLED = 137
+# What a program gets for its own fault.
+_CRASHES = (signal.SIGILL, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGSEGV)
 _INSIDE = Path("/artifacts")
 _CALLS = ".calls"
 _LOGS = ".logs"
@@ -286,6 +289,12 @@ def _failure(step: Step, call: Call, code: int) -> CartwrightError:
                 f"container may use: set {_memory_variable(step)} higher, for example "
                 f"{_memory_variable(step)}=12g (log: {call.log})"
             )
+    if code - 128 in _CRASHES:
+        return CartwrightError(
+            f"{name} crashed with {signal.Signals(code - 128).name}, most likely in a library for "
+            "which another run ends the same; nothing was kept of it, report it with this log: "
+            f"{call.log}"
+        )
     if code >= _EXIT_KILLED - 9:
         return CartwrightError(
             f"{name} was ended from outside by signal {code - 128}; nothing was kept of it, "

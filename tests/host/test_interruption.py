@@ -8,6 +8,8 @@ import signal
 import time
 from pathlib import Path
 
+import pytest
+
 from stages.core import artifact
 from tests.core.toy import Project
 
@@ -34,7 +36,7 @@ def test_kill_9_at_ten_random_moments(project: Project) -> None:
     assert {state for state, _ in project.states().values()} == {"fresh"}
 
 
-def _kill_stage(project: Project, parent: int) -> None:
+def _kill_stage(project: Project, parent: int, kind: int = signal.SIGKILL) -> None:
     """Kill the stage that a run has started, if it has one now."""
     for status in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -42,17 +44,26 @@ def _kill_stage(project: Project, parent: int) -> None:
         except (FileNotFoundError, ProcessLookupError):
             continue
         if int(fields[1]) == parent:
-            os.kill(int(status.parent.name), signal.SIGKILL)
+            os.kill(int(status.parent.name), kind)
 
 
-def test_a_killed_stage_is_named_and_the_next_run_finishes(project: Project) -> None:
+@pytest.mark.parametrize(
+    ("kind", "sentence"),
+    [
+        (signal.SIGKILL, "count was ended from outside by signal 9; nothing was kept of it"),
+        (signal.SIGILL, "count crashed with SIGILL, most likely in a library"),
+    ],
+)
+def test_a_killed_stage_is_named_and_the_next_run_finishes(
+    project: Project, kind: int, sentence: str
+) -> None:
     project.replace("stages/profiles/toy.yaml", "seconds: 0.0", "seconds: 2.0")
     process = project.start("run", "--profile", "toy", "--local")
     _wait_for_stage(project, "count")
-    _kill_stage(project, process.pid)
+    _kill_stage(project, process.pid, kind)
     _, stderr = process.communicate(timeout=30)
     assert process.returncode == 1
-    assert "count was ended from outside by signal 9; nothing was kept of it" in stderr
+    assert sentence in stderr
     assert project.run().returncode == 0
 
 
