@@ -22,6 +22,7 @@ from stages.runtime.llama_model import LlamaModel
 # llama.cpp rounds the number of cells up to a multiple of this.
 _CELLS_STEP = 256
 _KEY_AND_VALUE_BYTES = 2 * 2  # both F16
+_MIN_KV_BYTES = 128 << 20
 _MIN_PASS_LOGITS = 128
 # From some 64 tokens on, a CPU takes as long for a token however many are in the pass, and all wait
 # for the end of it; see docs/LOG.md, 2026-11-27.
@@ -35,8 +36,9 @@ class LlamaSequences(LlamaModel, Sequences):
         path: the model file.
         slots: how many sequences there may be at once.
         context_tokens: longest sequence; less if the model was trained on less.
-        kv_bytes: bound of all key-value state, saved states included. A half is the cache's, but
-            never less than one sequence takes, or more than all of them; 0 for four sequences.
+        kv_bytes: bound of all key-value state, saved states included. A quarter is the cache's, but
+            never less than one sequence takes, or more than all of them; 0 for eight sequences, and
+            at least 128 MiB.
         threads: threads of a pass.
         pass_tokens: most tokens of a pass.
 
@@ -67,7 +69,7 @@ class LlamaSequences(LlamaModel, Sequences):
         self.context_tokens = min(context_tokens, self.trained_tokens)
         self.token_bytes = self._token_bytes()
         least = _round_up(self.context_tokens)
-        self.kv_bytes = kv_bytes or 4 * least * self.token_bytes
+        self.kv_bytes = kv_bytes or max(8 * least * self.token_bytes, _MIN_KV_BYTES)
         if self.kv_bytes < least * self.token_bytes:
             raise InputError(
                 f"{kv_bytes:,} bytes of key-value state are too few: one request of "
@@ -75,8 +77,8 @@ class LlamaSequences(LlamaModel, Sequences):
                 "a shorter context"
             )
         most = _round_up(slots * self.context_tokens)
-        half = self.kv_bytes // 2 // self.token_bytes // _CELLS_STEP * _CELLS_STEP
-        self.cells = max(least, min(half, most))
+        quarter = self.kv_bytes // 4 // self.token_bytes // _CELLS_STEP * _CELLS_STEP
+        self.cells = max(least, min(quarter, most))
         self.cache_bytes = self.cells * self.token_bytes
         # One more to save from.
         self._scratch = slots

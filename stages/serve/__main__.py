@@ -230,9 +230,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         type=int,
         default=0,
         metavar="N",
-        help="bound of all key-value state: a half is a cache for requests in work, allocated at "
-        "start, a half is for catalogs that are kept (default: four times what the longest "
-        "request takes)",
+        help="bound of all key-value state: a quarter is a cache for requests in work, allocated "
+        "at start, the rest is for catalogs that are kept (default: eight times what the longest "
+        "request takes, at least 128 MiB)",
     )
     options = parser.parse_args(arguments)
     for name in ("threads", "max_catalog_lines", "context_tokens", "queue", "slots"):

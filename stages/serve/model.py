@@ -119,9 +119,9 @@ def load(
             less.
         max_catalog_lines: Catalogs with more lines are refused.
         slots: Requests that are decoded together.
-        kv_bytes: Bound of all key-value state. A half is the cache of the requests in work, which
-            is allocated at once, but never less than one request's; the rest is for the catalogs
-            that are kept. 0 for four times `max_context_tokens`.
+        kv_bytes: Bound of all key-value state. A quarter is the cache of the requests in work,
+            which is allocated at once, but never less than one request's; the rest is for the
+            catalogs that are kept. 0 for eight times `max_context_tokens`, and at least 128 MiB.
 
     Raises:
         InputError: The file is no whole GGUF, or no intent model; `kv_bytes` is less than one

@@ -143,10 +143,10 @@ def test_the_bound_holds_one_request_at_least() -> None:
     one = 512 * 4096
     with pytest.raises(InputError, match=r"one request of 512 tokens takes 2,097,152"):
         LlamaSequences(MODEL, slots=4, context_tokens=512, kv_bytes=one - 1, threads=1)
-    for kv_bytes, cells in ((one, 512), (4 * one, 1024), (100 * one, 2048)):
+    for kv_bytes, cells in ((one, 512), (8 * one, 1024), (100 * one, 2048), (0, 2048)):
         engine = LlamaSequences(MODEL, slots=4, context_tokens=512, kv_bytes=kv_bytes, threads=1)
-        assert (engine.cells, engine.kv_bytes) == (cells, kv_bytes)
-        assert engine.cache_bytes <= kv_bytes
+        assert (engine.cells, engine.kv_bytes) == (cells, kv_bytes or 128 << 20)
+        assert engine.cache_bytes <= engine.kv_bytes
         engine.close()
 
 
