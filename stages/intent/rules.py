@@ -222,9 +222,21 @@ def _likeness(one: str, other: str) -> float:
 
     0 where it is below `MIN_LIKENESS`, and where their lengths differ by more than 3.
     """
-    length = len(one) + len(other)
-    if abs(len(one) - len(other)) > 3 or 2 * min(len(one), len(other)) < MIN_LIKENESS * length:
+    least = MIN_LIKENESS * (len(one) + len(other)) / 2
+    if abs(len(one) - len(other)) > 3 or min(len(one), len(other)) < least:
         return 0.0
-    # It is at most what they have in common in any order.
-    most = sum(min(one.count(letter), other.count(letter)) for letter in set(one))
-    return SequenceMatcher(None, one, other).ratio() if 2 * most >= MIN_LIKENESS * length else 0.0
+    # Letters that the other has none of are not in common; nor are more than there are in any order.
+    mine, others = _letters(one), _letters(other)
+    if (
+        len(one) - (mine & ~others).bit_count() < least
+        or len(other) - (others & ~mine).bit_count() < least
+        or sum(min(one.count(letter), other.count(letter)) for letter in set(one)) < least
+    ):
+        return 0.0
+    return SequenceMatcher(None, one, other).ratio()
+
+
+@lru_cache(maxsize=1 << 14)
+def _letters(word: str) -> int:
+    """A bit for each letter of a word; letters may share one."""
+    return sum(1 << bit for bit in {ord(letter) % 64 for letter in word})
