@@ -225,7 +225,7 @@ def _likeness(one: str, other: str) -> float:
     least = MIN_LIKENESS * (len(one) + len(other)) / 2
     if abs(len(one) - len(other)) > 3 or min(len(one), len(other)) < least:
         return 0.0
-    # Letters that the other has none of are not in common; nor are more than there are in any order.
+    # What is in common are no letters that one of them lacks, and no more than both have.
     mine, others = _letters(one), _letters(other)
     if (
         len(one) - (mine & ~others).bit_count() < least

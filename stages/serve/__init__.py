@@ -18,7 +18,8 @@ working memory (60 to 130 MB, less than a quarter of a model of 600 MB), and `--
 service prints at its start. A quarter of those is the cache of the requests in work, allocated at
 once; the rest is for catalogs that are kept, those used last. A token takes 4 KiB with the shipped
 model and 32 KiB with Llama 3.2 1B; the default is eight times what the longest request takes, and
-at least 128 MiB: 128 and 512. `python -m stages.serve.measure` says what it gains on one's own rows.
+at least 128 MiB: 128 and 512. `python -m stages.serve.measure` says what it gains on one's own
+rows.
 
 SIGTERM closes the port, answers what was accepted, and ends with exit code 0: give it the time that
 a full queue takes.
