@@ -37,6 +37,10 @@ def ask(server: Running, rows: Iterator[Row], clients: int, limits: Limits) -> l
         host = server.address
         network_timeout = connection_timeout = _TIMEOUT_SEC
 
+        def on_stop(self) -> None:
+            # Else its connections stay open until they are collected as garbage.
+            self.client.client.close()
+
         @task
         def one(self) -> None:
             row = next(rows, None)
