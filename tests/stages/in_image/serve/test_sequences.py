@@ -133,10 +133,14 @@ def test_cells_are_free_again(engine: LlamaSequences) -> None:
     engine.eval_parts([Part(0, [5] * 60, 452, [59])])
 
 
-def test_more_than_the_cells_is_an_error_and_no_crash(engine: LlamaSequences) -> None:
+def test_more_than_the_cells_is_an_error_and_no_crash() -> None:
+    engine = LlamaSequences(
+        MODEL, slots=2, context_tokens=512, kv_bytes=512 * 4096, threads=1, pass_tokens=512
+    )
+    engine.eval_parts([Part(0, [5] * 512, 0, [])])
     with pytest.raises(RuntimeError, match="llama_decode returned"):
-        for sequence in range(engine.slots):
-            engine.eval_parts([Part(sequence, [5] * 512, 0, [])])
+        engine.eval_parts([Part(1, [5] * 8, 0, [])])
+    engine.close()
 
 
 def test_the_bound_holds_one_request_at_least() -> None:
