@@ -165,7 +165,7 @@ def _shared_out(weight: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
     """
     share = (weight.float() / columns.bincount())[:, columns]
     noise = torch.randn_like(share) * share.std()
-    sums = torch.zeros(weight.shape).index_add_(1, columns, noise)
+    sums = noise.new_zeros(weight.shape).index_add_(1, columns, noise)
     return (share + noise - (sums / columns.bincount())[:, columns]).to(weight.dtype)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from typing import Any
 
@@ -63,6 +64,27 @@ def test_a_widened_model_computes_the_same_and_all_of_it_can_learn() -> None:
         assert layer.weight.grad[-1].any(), "a new dimension does not learn"
     with pytest.raises(ValueError, match="all over"):
         model.widen(large, LlamaConfig(**shape.to_dict() | {"vocab_size": 100}))
+
+
+def test_a_model_is_widened_where_half_precision_is_the_default() -> None:
+    torch.manual_seed(0)
+    small = model.build(VOCABULARY, hidden=128, layers=1)
+    shape = LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=256,
+        intermediate_size=small.config.intermediate_size,
+        num_attention_heads=8,
+        num_key_value_heads=4,
+        head_dim=32,
+    )
+    tokens = torch.arange(24).reshape(2, 12)
+    torch.set_default_dtype(torch.float16)
+    try:
+        large = model.widen(copy.deepcopy(small).half(), shape).float()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    with torch.no_grad():
+        torch.testing.assert_close(large(tokens).logits, small(tokens).logits, atol=0.02, rtol=0.02)
 
 
 def test_training_ends_at_its_limit_and_reports_the_step() -> None:
