@@ -48,8 +48,7 @@ def test_forced_tokens_in_one_pass_change_no_answer(engine: LlamaEngine, row: Ro
     decoded = constrained(engine, AnswerTrie(engine.encode, row.catalog), prompt)
     answer, probability = token_by_token(engine, row)
     assert decoded.answer == answer
-    # The two take other kernels, whose rounding differs.
-    assert decoded.probability == pytest.approx(probability, rel=0.15)
+    assert decoded.probability == pytest.approx(probability, rel=1e-3)
     assert decoded.answer.product in row.catalog
     assert decoded.passes < len(engine.encode(decoded.answer.to_json()))
 
@@ -65,11 +64,12 @@ def test_what_stood_beyond_n_past_is_dropped(engine: LlamaEngine) -> None:
 
 
 def test_a_pass_of_any_length_gives_what_others_give(engine: LlamaEngine) -> None:
+    """llama.cpp as it is has two kernels of attention, a whole logit apart (ADR 15)."""
     prompt = prompt_tokens(engine, ROWS[0].catalog, ROWS[0].message)
     whole = np.array(engine.eval(prompt, 0))
-    for size in range(2, min(64, len(prompt))):
+    for size in range(1, min(64, len(prompt))):
         part = np.array(engine.eval(prompt[-size:], len(prompt) - size))
-        assert np.abs(part - whole).max() < 0.3, size
+        assert np.abs(part - whole).max() < 1e-3, size
 
 
 def test_greedy_decoding_is_repeatable(engine: LlamaEngine) -> None:
